@@ -1,0 +1,151 @@
+"""Checks of what callers pass in, before anything is sent; shared by every face.
+
+Each function takes one argument as users write it and returns it as the layers below want it, or raises `TypeError` or
+`ValueError` with the argument's name and value.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import operator
+import os
+from collections.abc import Iterable, Mapping, Set
+from typing import Any, Final
+
+from remctl._limits import MAX_WORDS, MAX_COMMAND_SIZE, command_size
+
+Words = tuple[bytes, ...]
+
+PROTOCOLS: Final = (1, 2, 3)
+
+
+def check_host(host: object) -> str:
+    """A host name or an address, not empty."""
+    return _text("host", host)
+
+
+def check_port(port: object) -> int:
+    """A number from 0 to 65535, or its decimal text; 0 and None stand for the default ports."""
+    if port is None:
+        return 0
+    if isinstance(port, str):
+        if not (port.isascii() and port.isdigit()):
+            raise TypeError(f"port must be a number: {port!r}")
+        port = int(port)
+    number = _integer("port", port)
+    if not 0 <= number <= 65535:
+        raise ValueError(f"invalid port number: {number!r}")
+    return number
+
+
+def check_principal(principal: object) -> str | None:
+    """A principal's name, not empty; None stands for host/HOST."""
+    return None if principal is None else _text("principal", principal)
+
+
+def check_source_ip(ip: object) -> str | None:
+    """An IPv4 or IPv6 address; None stands for the system's choice."""
+    if ip is None:
+        return None
+    text = _text("source_ip", ip)
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f"source_ip must be an IPv4 or IPv6 address: {ip!r}") from None
+    return text
+
+
+def check_ccache(name: object) -> str | None:
+    """A ticket cache's name (FILE:/path, KEYRING:..., a plain path); None stands for the default cache."""
+    if name is None:
+        return None
+    if isinstance(name, bytes | os.PathLike):
+        name = os.fsdecode(name)
+    return _text("ccache", name)
+
+
+def check_timeout(timeout: object) -> float | None:
+    """Seconds, not negative; None, 0 and infinity stand for no limit, and come back as None."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds or None: {timeout!r}")
+    try:
+        seconds = float(timeout)
+    except OverflowError:
+        seconds = math.inf if timeout > 0 else -math.inf
+    if math.isnan(seconds) or seconds < 0:
+        raise ValueError(f"timeout must be 0 or more: {_short(timeout)}")
+    return None if seconds == 0 or math.isinf(seconds) else seconds
+
+
+def check_min_protocol(version: object) -> int:
+    """The lowest protocol version to accept: 1, 2 or 3."""
+    number = _integer("min_protocol", version)
+    if number not in PROTOCOLS:
+        raise ValueError(f"min_protocol must be 1, 2 or 3: {version!r}")
+    return number
+
+
+def check_command(command: object) -> Words:
+    """A sequence or iterator of words; see `check_word` for what a word may be."""
+    ordered = not isinstance(command, str | bytes | bytearray | memoryview | Mapping | Set)
+    if not ordered or not isinstance(command, Iterable):
+        raise TypeError(f"command must be a sequence or iterator of words: {_short(command)}")
+    words = tuple(check_word(number, word) for number, word in enumerate(command))
+    if not words:
+        raise ValueError(f"command must not be empty: {_short(command)}")
+    if len(words) > MAX_WORDS:
+        raise ValueError(f"command has {len(words)} words, and servers take {MAX_WORDS} at the most")
+    if command_size(words) >= MAX_COMMAND_SIZE:
+        raise ValueError(f"command has {command_size(words)} bytes, and servers take less than {MAX_COMMAND_SIZE}")
+    return words
+
+
+def check_word(number: int, word: Any) -> bytes:
+    """One word: str (sent as UTF-8, undecodable file names as they were), bytes-like, int, float, or a path."""
+    match word:
+        case bytes():
+            return word
+        case str():
+            try:
+                return word.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError:
+                raise ValueError(f"command[{number}] cannot be sent as UTF-8: {word!r}") from None
+        case bool():
+            pass
+        case int() | float():
+            return str(word).encode()
+        case os.PathLike():
+            return os.fsencode(word)
+        case _:
+            try:
+                return memoryview(word).tobytes()
+            except TypeError:
+                pass
+    raise TypeError(f"command[{number}] must be str, bytes, a number or a path: {_short(word)}")
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str: {_short(value)}")
+    if not value:
+        raise ValueError(f"{name} must not be empty: {value!r}")
+    if "\0" in value:
+        raise ValueError(f"{name} must not contain NUL: {value!r}")
+    return value
+
+
+def _integer(name: str, value: object) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be a number: {value!r}")
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # index() itself is the check
+    except TypeError:
+        raise TypeError(f"{name} must be a number: {_short(value)}") from None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,287 @@
+"""The low-level interface: libremctl's functions by their C names, on a handle.
+
+Nothing here raises for what happens on the network: functions return 1 or 0 (`remctl_output` an empty tuple) and
+`remctl_error` has the text, as in C.  What raises is an argument of the wrong type, a handle that was closed, and lack
+of memory.  The functions keep C's meaning, with four differences for the better: they can be interrupted, time limits
+cover whole calls, nothing reconnects silently, and no argument is cut at a NUL.
+
+`ffi` and `lib` are the binding itself, for whoever needs libremctl bare.  The stock package's `import _remctl` finds
+this module.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
+from remctl import _arguments
+from remctl._arguments import Words
+from remctl._connection import Connection, Target
+from remctl._libremctl import ffi, lib
+from remctl._waiting import Expired, Waiter
+from remctl.exceptions import RemctlError, RemctlNotOpenedError
+from remctl.types import Output, OutputType, Result, Stream
+
+__all__ = [
+    "Handle",
+    "ffi",
+    "lib",
+    "remctl",
+    "remctl_close",
+    "remctl_command",
+    "remctl_commandv",
+    "remctl_error",
+    "remctl_new",
+    "remctl_noop",
+    "remctl_open",
+    "remctl_open_fd",
+    "remctl_output",
+    "remctl_set_ccache",
+    "remctl_set_source_ip",
+    "remctl_set_timeout",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+NO_ERROR = "no error"
+
+
+def _remembering(method: Callable[Concatenate[Handle, P], T]) -> Callable[Concatenate[Handle, P], T]:
+    """Keep the text of a failure, for `error`."""
+
+    def remembering(self: Handle, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(self, *args, **kwargs)
+        except RemctlError as error:
+            self.error = str(error)
+            raise
+
+    return remembering
+
+
+class Handle:
+    """What `struct remctl` is in C: settings, and at most one connection, which can be opened again and again.
+
+    The faces stand on it.  Methods raise the typed errors; the module's functions turn them into C's answers.
+    """
+
+    error: str
+    """The text of the last failure."""
+    connection: Connection | None
+    """The present connection, open or closed; None before the first."""
+
+    def __init__(self) -> None:
+        self.error = NO_ERROR
+        self.connection = None
+        self.timeout: float | None = None
+        self.ccache: str | None = None
+        self.source_ip: str | None = None
+        self.min_protocol = 1
+        self.freed = False
+        self._renewing = threading.Lock()
+        self._turn = threading.RLock()
+
+    @_remembering
+    def open(
+        self,
+        host: str,
+        port: int,
+        principal: str | None,
+        waiter: Waiter,
+        sock: socket.socket | None = None,
+    ) -> None:
+        """Connect and authenticate, over `sock` if there is one; closes the connection of before."""
+        self.close("open() was called again")
+        self.connection = Connection(
+            Target(host, port, principal, self.ccache, self.source_ip, self.min_protocol), sock
+        )
+        self.connection.open(waiter)
+
+    @_remembering
+    def command(self, words: Words, waiter: Waiter) -> None:
+        """Send a command; to a server of protocol 1, which ends each connection after its answer, over a new one."""
+        connection = self._opened()
+        if connection.spent:
+            with self._renewing:
+                if self.connection is connection:
+                    self.connection = Connection(connection.target)
+                    self.connection.open(waiter)
+                connection = self.connection
+        connection.send(words, waiter)
+
+    @_remembering
+    def output(self, waiter: Waiter) -> Output:
+        """Return the next token of the answer."""
+        return self._opened().receive(waiter)
+
+    @_remembering
+    def noop(self, waiter: Waiter) -> None:
+        """Make a round trip."""
+        self._opened().noop(waiter)
+
+    @_remembering
+    def run(self, words: Words, waiter: Waiter) -> Result:
+        """Send a command and collect its answer; interrupted in between, the session is closed."""
+        collected: dict[Stream | None, list[bytes]] = {Stream.STDOUT: [], Stream.STDERR: []}
+        try:
+            waiter.acquire(self._turn)
+        except Expired:
+            raise self._opened().expired(waiter, "other threads' commands were run") from None
+        try:
+            self.command(words, waiter)
+            connection = self._opened()
+            while (token := connection.receive(waiter)).type is OutputType.OUTPUT:
+                collected[token.stream].append(token.output or b"")
+        except BaseException as error:
+            if isinstance(error, RemctlError):
+                error.stdout, error.stderr = (b"".join(pieces) for pieces in collected.values())
+            elif self.connection is not None:
+                self.connection.give_up("the wait for a command's answer was interrupted")
+            raise
+        finally:
+            self._turn.release()
+        stdout, stderr = (b"".join(pieces) for pieces in collected.values())
+        refusal = stdout if connection.refused else token.output
+        if refusal is not None:
+            raise connection.refusal(words, refusal, token.error, stdout, stderr)
+        return Result(stdout, stderr, token.status)
+
+    def close(self, reason: str) -> None:
+        """Close the connection, if there is one."""
+        if self.connection is not None:
+            self.connection.close(reason)
+
+    def _opened(self) -> Connection:
+        if self.connection is None:
+            raise RemctlNotOpenedError("no currently open connection")
+        return self.connection
+
+
+def remctl_new() -> Handle:
+    """Make a handle; `remctl_close` frees it."""
+    return Handle()
+
+
+def remctl_set_timeout(handle: Handle, seconds: float) -> int:
+    """Set the time limit of each call, in seconds; 0 is without limit.  Returns 1, or 0 for a negative one."""
+    return _status(handle, lambda: setattr(handle, "timeout", _arguments.check_timeout(seconds)))
+
+
+def remctl_set_ccache(handle: Handle, name: str) -> int:
+    """Set the ticket cache for the next `remctl_open`.  Returns 1, or 0 when the name is empty."""
+    return _status(handle, lambda: setattr(handle, "ccache", _arguments.check_ccache(name)))
+
+
+def remctl_set_source_ip(handle: Handle, ip: str | None) -> int:
+    """Set the local address to connect from; None leaves it to the system.  Returns 1, or 0 for no IP address."""
+    return _status(handle, lambda: setattr(handle, "source_ip", _arguments.check_source_ip(ip)))
+
+
+def remctl_open(handle: Handle, host: str, port: int = 0, principal: str | None = None) -> int:
+    """Connect and authenticate; port 0 is 4373 and then 4444, principal None is host/HOST.  Returns 1 or 0."""
+    return _status(
+        handle,
+        lambda: handle.open(
+            _arguments.check_host(host),
+            _arguments.check_port(port),
+            _arguments.check_principal(principal),
+            Waiter(handle.timeout),
+        ),
+    )
+
+
+def remctl_open_fd(handle: Handle, host: str, fd: int, principal: str | None = None) -> int:
+    """Authenticate over a connected stream socket, which the handle owns from here on.  Returns 1 or 0."""
+    if not isinstance(fd, int):
+        raise TypeError(f"fd must be a descriptor: {fd!r}")
+
+    def open_fd() -> None:
+        checked = _arguments.check_host(host), 0, _arguments.check_principal(principal)
+        sock = socket.socket(fileno=fd)
+        sock.setblocking(True)
+        handle.open(*checked, Waiter(handle.timeout), sock)
+
+    return _status(handle, open_fd)
+
+
+def remctl_commandv(handle: Handle, command: list[bytes]) -> int:
+    """Send a command, a list of bytes.  Returns 1 or 0."""
+    _check_list(command)
+    return _status(handle, lambda: handle.command(_arguments.check_command(command), Waiter(handle.timeout)))
+
+
+def remctl_command(handle: Handle, command: list[bytes]) -> int:
+    """Do what `remctl_commandv` does: C's difference between the two, that this one ends words at a NUL, is a trap."""
+    return remctl_commandv(handle, command)
+
+
+def remctl_output(handle: Handle) -> Output | tuple[()]:
+    """Return the next token of the answer, or an empty tuple after a failure."""
+    tokens: list[Output] = []
+    return tokens[0] if _status(handle, lambda: tokens.append(handle.output(Waiter(handle.timeout)))) else ()
+
+
+def remctl_noop(handle: Handle) -> int:
+    """Make a round trip, which keeps an idle connection alive.  Returns 1 or 0."""
+    return _status(handle, lambda: handle.noop(Waiter(handle.timeout)))
+
+
+def remctl_error(handle: Handle) -> str:
+    """Return the text of the handle's last failure, or "no error"."""
+    return _live(handle).error
+
+
+def remctl_close(handle: Handle) -> None:
+    """Close the connection and free the handle, which cannot be used any more; freeing it again is harmless."""
+    if not isinstance(handle, Handle):
+        raise TypeError(f"handle must come from remctl_new(): {handle!r}")
+    handle.freed = True
+    handle.close("remctl_close() was called")
+
+
+def remctl(
+    host: str, port: int, principal: str | None, command: list[bytes]
+) -> tuple[str | None, bytes | None, bytes | None, int | None]:
+    """Run one command.  Returns error, stdout, stderr, status; a stream that carried nothing is None.
+
+    After an error the status is None, and the streams hold what had arrived.
+    """
+    _check_list(command)
+    handle = remctl_new()
+    try:
+        if not remctl_open(handle, host, port, principal):
+            return handle.error, None, None, None
+        stdout, stderr, status = handle.run(_arguments.check_command(command), Waiter(None))
+    except RemctlError as error:
+        return str(error), error.stdout or None, error.stderr or None, None
+    except ValueError as error:
+        return str(error), None, None, None
+    finally:
+        remctl_close(handle)
+    return None, stdout or None, stderr or None, status
+
+
+def _live(handle: Handle) -> Handle:
+    if not isinstance(handle, Handle):
+        raise TypeError(f"handle must come from remctl_new(): {handle!r}")
+    if handle.freed:
+        raise ValueError("handle was freed by remctl_close()")
+    return handle
+
+
+def _status(handle: Handle, call: Callable[[], object]) -> int:
+    _live(handle)
+    try:
+        call()
+    except (RemctlError, ValueError, OSError) as error:
+        handle.error = str(error)
+        return 0
+    return 1
+
+
+def _check_list(command: object) -> None:
+    if not isinstance(command, list) or not all(isinstance(word, bytes) for word in command):
+        raise TypeError(f"command must be a list of bytes: {command!r}")

@@ -1,0 +1,349 @@
+"""The blocking face: `Remctl`, and beside it the one-shot call `remctl()`.
+
+Both check what they are given and work on a `_remctl.Handle`, which does the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Self
+
+from remctl import _arguments
+from remctl._arguments import Words
+from remctl._connection import Connection
+from remctl._remctl import Handle
+from remctl._waiting import Waiter
+from remctl.exceptions import RemctlNotOpenedError, RemctlStatusError
+from remctl.types import Output, OutputType, RemctlSimpleResult, Result
+
+__all__ = ["Remctl", "Word", "remctl"]
+
+Word = str | bytes | bytearray | memoryview | int | float | os.PathLike[str] | os.PathLike[bytes]
+"""What a word of a command may be: text is sent as UTF-8, numbers as their decimal text, bytes as they are."""
+
+
+def remctl(
+    host: str,
+    port: int | str | None = None,
+    principal: str | None = None,
+    command: Iterable[Word] = (),
+    *,
+    timeout: float | None = None,
+    ccache: str | os.PathLike[str] | None = None,
+    source_ip: str | None = None,
+    min_protocol: int = 1,
+) -> RemctlSimpleResult:
+    """Run one command on a server and return all that it gave back.
+
+    Args:
+        host: the server's name or address.
+        port: its TCP port, a number or decimal text; None or 0 tries 4373, and then 4444 if that cannot be connected to.
+        principal: the server's principal; None is host/HOST in the realm that Kerberos gives the host.
+        command: the command's words, in a sequence or iterator.
+        timeout: seconds for the whole call; None or 0 is without limit.
+        ccache: name or path of the ticket cache; None is the default cache.
+        source_ip: the local IPv4 or IPv6 address to connect from; None leaves it to the system.
+        min_protocol: the lowest protocol version to accept, 1 to 3.
+
+    Returns:
+        stdout and stderr as bytes, None for a stream that carried nothing, and the exit status, 0 to 255.
+
+    Raises:
+        TypeError, ValueError: an argument makes no sense; nothing was sent.
+        RemctlConnectionError, RemctlAuthenticationError, RemctlTimeoutError: see there.
+        RemctlCommandError: the server refused the command.
+        RemctlProtocolError: the root of these four, and what the server said cannot be understood.
+
+    The errors carry the output that had arrived.  The command is sent at most once.  May be called from any thread;
+    Ctrl-C ends it at once.
+    """
+    words = _arguments.check_command(command)
+    handle = Handle()
+    handle.ccache = _arguments.check_ccache(ccache)
+    handle.source_ip = _arguments.check_source_ip(source_ip)
+    handle.min_protocol = _arguments.check_min_protocol(min_protocol)
+    target = _target(host, port, principal)
+    waiter = Waiter(_arguments.check_timeout(timeout))
+    try:
+        handle.open(*target, waiter)
+        stdout, stderr, status = handle.run(words, waiter)
+    finally:
+        handle.close("the call is over")
+    return RemctlSimpleResult(stdout or None, stderr or None, status)
+
+
+class Remctl:
+    """A session with a server: several commands over one connection.
+
+    Args:
+        host, port, principal: as for `open`, which is called with them unless the host is None.
+        timeout: as for `set_timeout`.
+        ccache: as for `set_ccache`.
+        source_ip: as for `set_source_ip`.
+        min_protocol: the lowest protocol version to accept: 1 takes every server, 2 refuses the old protocol, which
+            has no error codes and into which somebody on the network can force a session, 3 wants `noop()` as well.
+
+    A session is a context manager, which closes it at the end.  A command is sent at most once: a lost connection is
+    an error, never a silent new one.  (Protocol 1 ends every connection after one answer; there the next command opens
+    the next connection.)  An error that leaves the two sides out of step, and every time limit that passes, closes the
+    session; calls after that raise `RemctlNotOpenedError` with the cause, until `open` is called again.
+
+    Threads may share a session.  `run` waits for its turn; `command` raises while another thread's answer is pending,
+    and `output` hands no thread that sends commands an answer to somebody else's.  `close` from another thread ends a
+    blocked call.  A forked child cannot use the session and does not disturb it.
+
+    Every method that talks to the server can be interrupted with Ctrl-C.
+    """
+
+    def __init__(
+        self,
+        host: str | None = None,
+        port: int | str | None = None,
+        principal: str | None = None,
+        *,
+        timeout: float | None = None,
+        ccache: str | os.PathLike[str] | None = None,
+        source_ip: str | None = None,
+        min_protocol: int = 1,
+    ) -> None:
+        self._handle = Handle()
+        self._handle.min_protocol = _arguments.check_min_protocol(min_protocol)
+        self.set_timeout(timeout)
+        self.set_ccache(ccache)
+        self.set_source_ip(source_ip)
+        if host is not None:
+            self.open(host, port, principal)
+
+    # Settings
+
+    def set_timeout(self, seconds: float | None) -> None:
+        """Limit each call that talks to the server, from now on.
+
+        Args:
+            seconds: for the whole of each call, fractions included; None or 0 is without limit.
+
+        Raises:
+            TypeError, ValueError: not a number, or negative.
+        """
+        self._handle.timeout = _arguments.check_timeout(seconds)
+
+    def set_ccache(self, name: str | os.PathLike[str] | None) -> None:
+        """Use a ticket cache for the connections that `open` makes from now on; that it exists is checked there.
+
+        Args:
+            name: name (FILE:/path, KEYRING:..., MEMORY:...) or path; None is the default cache.
+
+        Raises:
+            TypeError, ValueError: no text, or empty.
+        """
+        self._handle.ccache = _arguments.check_ccache(name)
+
+    def set_source_ip(self, ip: str | None) -> None:
+        """Connect from a local address, from the next `open` on.
+
+        Args:
+            ip: an IPv4 or IPv6 address; None leaves it to the system.
+
+        Raises:
+            TypeError, ValueError: not an IP address.
+        """
+        self._handle.source_ip = _arguments.check_source_ip(ip)
+
+    # The connection
+
+    def open(self, host: str, port: int | str | None = None, principal: str | None = None) -> None:
+        """Connect and authenticate; an open connection is closed first.
+
+        Args:
+            host: the server's name or address.
+            port: its TCP port, a number or decimal text; None or 0 tries 4373, then 4444 if that cannot be connected to.
+            principal: the server's principal; None is host/HOST in the realm that Kerberos gives the host.
+
+        Raises:
+            TypeError, ValueError: an argument makes no sense; nothing was sent.
+            RemctlConnectionError: unknown host, no connection, or a lost one.
+            RemctlAuthenticationError: GSS-API refused, or the ticket cache is not there.
+            RemctlTimeoutError: the time limit passed.
+            RemctlProtocolError: what answers is no remctl server, or its protocol is below `min_protocol`.
+        """
+        self._handle.open(*_target(host, port, principal), self._waiter())
+
+    def close(self) -> None:
+        """Close the connection; a call that another thread is blocked in raises `RemctlNotOpenedError`.
+
+        Closing twice is harmless, and `open` may follow.  A session that nobody holds any more is closed by itself.
+        """
+        self._handle.close("close() was called")
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, for select and poll: readable means that `output()` has work to do.
+
+        Raises:
+            RemctlNotOpenedError: no connection is open.
+        """
+        return self._connection().fileno()
+
+    @property
+    def opened(self) -> bool:
+        """Whether a connection is open."""
+        connection = self._handle.connection
+        return connection is not None and connection.closed is None
+
+    @property
+    def host(self) -> str | None:
+        """The host of the last `open`; None before the first."""
+        connection = self._handle.connection
+        return None if connection is None else connection.target.host
+
+    @property
+    def port(self) -> int | None:
+        """The port connected to; None before the first `open`."""
+        connection = self._handle.connection
+        return None if connection is None else connection.port
+
+    @property
+    def protocol(self) -> int:
+        """The protocol version of the connection: 1, 2 or 3.
+
+        A server says only whether it speaks protocol 1 or a later one: 2 stands for "2 or later" until a `noop()`, or
+        `min_protocol=3`, has shown that it speaks 3.
+
+        Raises:
+            RemctlNotOpenedError: no connection is open.
+        """
+        return self._connection().protocol
+
+    # Commands
+
+    def run(self, words: Iterable[Word], *, timeout: float | None = None, check: bool = False) -> Result:
+        """Run a command and return all that it gave back.
+
+        Args:
+            words: the command, in a sequence or iterator.
+            timeout: seconds for the whole command, the wait for other threads' commands included; None is the
+                session's limit, 0 is without limit.
+            check: whether a status that is not 0 raises.
+
+        Raises:
+            TypeError, ValueError: an argument makes no sense; nothing was sent.
+            RemctlNotOpenedError: no connection is open, or `close` was called meanwhile.
+            RemctlCommandError: the server refused the command; the session goes on.
+            RemctlStatusError: `check` is set, and the status is not 0.
+            RemctlTimeoutError: the time limit passed; the session is closed, the command may still be running.
+            RemctlConnectionError: the connection was lost.
+            RemctlError: an answer before this one has not been read to its end.
+
+        The errors carry the output that had arrived.  Ctrl-C closes the session.
+        """
+        checked = _arguments.check_command(words)
+        result = self._handle.run(checked, self._waiter(timeout))
+        if check:
+            try:
+                result.check()
+            except RemctlStatusError as error:
+                raise self._connection(open=False).with_evidence(error, checked)
+        return result
+
+    def stream(self, words: Iterable[Word], *, timeout: float | None = None) -> Iterator[Output]:
+        """Run a command and yield its tokens as they come: OUTPUT tokens, and the STATUS token last.
+
+        Args:
+            words: the command, in a sequence or iterator.  It is sent when the first token is asked for.
+            timeout: seconds for the whole command, from then on; None is the session's limit for each token, 0 is
+                without limit.
+
+        Raises:
+            TypeError, ValueError: an argument makes no sense; raised by the call itself.
+            RemctlError and its classes: as `run`, while iterating.
+
+        Whoever stops before the STATUS token leaves an answer pending: read the rest with `output`, or close.
+        """
+        checked = _arguments.check_command(words)
+        limit = _arguments.check_timeout(timeout)
+        return self._stream(checked, timeout is not None, limit)
+
+    def _stream(self, words: Words, limited: bool, limit: float | None) -> Iterator[Output]:
+        whole = Waiter(limit) if limited else None
+        self._handle.command(words, whole or self._waiter())
+        while True:
+            token = self._handle.output(whole or self._waiter())
+            connection = self._connection(open=False)
+            if token.type is OutputType.ERROR or connection.refused:
+                raise connection.refusal(words, token.output or b"", token.error, b"", b"")
+            yield token
+            if token.type is not OutputType.OUTPUT:
+                return
+
+    def command(self, words: Iterable[Word]) -> None:
+        """Send a command; `output` then returns its answer, token by token.
+
+        Args:
+            words: the command, in a sequence or iterator.
+
+        Raises:
+            TypeError, ValueError: an argument makes no sense; nothing was sent.
+            RemctlNotOpenedError: no connection is open.
+            RemctlError: an answer before this one has not been read to its end; nothing was sent.
+            RemctlConnectionError, RemctlTimeoutError, RemctlProtocolError: see there; the session is closed.
+        """
+        self._handle.command(_arguments.check_command(words), self._waiter())
+
+    def output(self) -> Output:
+        """Wait for the next token of the answer and return it; after the end of the answer, DONE tokens for ever.
+
+        Raises:
+            RemctlNotOpenedError: no connection is open, or `close` was called meanwhile.
+            RemctlError: no command has been sent yet, or the answer belongs to another thread's command.
+            RemctlConnectionError, RemctlTimeoutError, RemctlProtocolError: see there; the session is closed.
+
+        A wait that Ctrl-C interrupts loses nothing: the next call goes on.
+        """
+        return self._handle.output(self._waiter())
+
+    def noop(self) -> None:
+        """Make a round trip, which keeps an idle connection alive; needs a server of protocol 3 (remctld 3.0 or later).
+
+        Raises:
+            RemctlNotOpenedError: no connection is open.
+            RemctlError: an answer has not been read to its end; nothing was sent.
+            RemctlProtocolError: the server does not speak protocol 3.  After protocol 1 the session goes on, otherwise
+                it is closed.
+            RemctlConnectionError, RemctlTimeoutError: see there; the session is closed.
+        """
+        self._handle.noop(self._waiter())
+
+    def error(self) -> str:
+        """Return the text of the session's last error, or "no error"."""
+        return self._handle.error
+
+    # Manners
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        connection = self._handle.connection
+        if connection is None:
+            return "<remctl.Remctl, never opened>"
+        state = f"closed: {connection.closed}" if connection.closed else f"protocol {connection.protocol}"
+        return f"<remctl.Remctl {connection.target.host}:{connection.port}, {state}>"
+
+    def _waiter(self, timeout: float | None = None) -> Waiter:
+        return Waiter(self._handle.timeout if timeout is None else _arguments.check_timeout(timeout))
+
+    def _connection(self, open: bool = True) -> Connection:
+        connection = self._handle.connection
+        if connection is None or (open and connection.closed is not None):
+            raise RemctlNotOpenedError("no currently open connection")
+        return connection
+
+
+def _target(host: object, port: object, principal: object) -> tuple[str, int, str | None]:
+    return _arguments.check_host(host), _arguments.check_port(port), _arguments.check_principal(principal)
