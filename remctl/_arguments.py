@@ -11,11 +11,9 @@ import math
 import operator
 import os
 from collections.abc import Iterable, Mapping, Set
-from typing import Any, Final
+from typing import Final
 
-from remctl._limits import MAX_WORDS, MAX_COMMAND_SIZE, command_size
-
-Words = tuple[bytes, ...]
+from remctl._limits import MAX_COMMAND_SIZE, MAX_WORDS
 
 PROTOCOLS: Final = (1, 2, 3)
 
@@ -88,43 +86,73 @@ def check_min_protocol(version: object) -> int:
     return number
 
 
-def check_command(command: object) -> Words:
-    """A sequence or iterator of words; see `check_word` for what a word may be."""
-    ordered = not isinstance(command, str | bytes | bytearray | memoryview | Mapping | Set)
-    if not ordered or not isinstance(command, Iterable):
-        raise TypeError(f"command must be a sequence or iterator of words: {_short(command)}")
-    words = tuple(check_word(number, word) for number, word in enumerate(command))
+class Command:
+    """A command that has been checked, in the form in which it is sent."""
+
+    __slots__ = ("data", "lengths", "size")
+
+    data: bytes
+    """The words, one behind the other."""
+    lengths: list[int]
+    """The length of each word, in bytes."""
+    size: int
+    """Bytes on the wire: a count of four, and for each word its length in four bytes, and its bytes."""
+
+    def __init__(self, words: list[bytes]) -> None:
+        self.data = b"".join(words)
+        self.lengths = list(map(len, words))
+        self.size = 4 + 4 * len(words) + len(self.data)
+
+    def word(self, number: int) -> bytes:
+        """Return a word, by its number from 0."""
+        begin = sum(self.lengths[:number])
+        return self.data[begin : begin + self.lengths[number]]
+
+    def label(self) -> str:
+        """Return the first two words as text, for messages; the others may be secret."""
+        words = [self.word(number) for number in range(min(2, len(self.lengths)))]
+        return b" ".join(words).decode("utf-8", "backslashreplace")
+
+
+def check_command(command: object) -> Command:
+    """A sequence or iterator of words: str (sent as UTF-8, undecodable file names as they were), or see `check_word`."""
+    if not isinstance(command, list | tuple):
+        _check_order(command)
+    try:
+        words = [
+            word.encode("utf-8", "surrogateescape") if isinstance(word, str) else check_word(word, number)
+            for number, word in enumerate(command)  # type: ignore[var-annotated, arg-type]  # checked just now
+        ]
+    except UnicodeEncodeError as error:
+        raise ValueError(f"command has a word that cannot be sent as UTF-8: {error.object!r}") from None
     if not words:
         raise ValueError(f"command must not be empty: {_short(command)}")
     if len(words) > MAX_WORDS:
         raise ValueError(f"command has {len(words)} words, and servers take {MAX_WORDS} at the most")
-    if command_size(words) >= MAX_COMMAND_SIZE:
-        raise ValueError(f"command has {command_size(words)} bytes, and servers take less than {MAX_COMMAND_SIZE}")
-    return words
+    checked = Command(words)
+    if checked.size >= MAX_COMMAND_SIZE:
+        raise ValueError(f"command has {checked.size} bytes, and servers take less than {MAX_COMMAND_SIZE}")
+    return checked
 
 
-def check_word(number: int, word: Any) -> bytes:
-    """One word: str (sent as UTF-8, undecodable file names as they were), bytes-like, int, float, or a path."""
-    match word:
-        case bytes():
-            return word
-        case str():
-            try:
-                return word.encode("utf-8", "surrogateescape")
-            except UnicodeEncodeError:
-                raise ValueError(f"command[{number}] cannot be sent as UTF-8: {word!r}") from None
-        case bool():
-            pass
-        case int() | float():
-            return str(word).encode()
-        case os.PathLike():
-            return os.fsencode(word)
-        case _:
-            try:
-                return memoryview(word).tobytes()
-            except TypeError:
-                pass
-    raise TypeError(f"command[{number}] must be str, bytes, a number or a path: {_short(word)}")
+def _check_order(command: object) -> None:
+    ordered = not isinstance(command, str | bytes | bytearray | memoryview | Mapping | Set)
+    if not ordered or not isinstance(command, Iterable):
+        raise TypeError(f"command must be a sequence or iterator of words: {_short(command)}")
+
+
+def check_word(word: object, number: int) -> bytes:
+    """One word that is no str: bytes-like, an int or float, which is sent as decimal text, or a path."""
+    if isinstance(word, bytes):
+        return word
+    if isinstance(word, int | float) and not isinstance(word, bool):
+        return str(word).encode()
+    if isinstance(word, os.PathLike):
+        return os.fsencode(word)
+    try:
+        return memoryview(word).tobytes()  # type: ignore[arg-type]  # memoryview() itself is the check
+    except TypeError:
+        raise TypeError(f"command[{number}] must be str, bytes, a number or a path: {_short(word)}") from None
 
 
 def _text(name: str, value: object) -> str:

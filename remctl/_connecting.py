@@ -13,8 +13,8 @@ import socket
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from remctl._libremctl import lib
-from remctl._waiting import Waiter, offload
+from remctl._libremctl import ffi, lib
+from remctl._waiting import Job, Waiter
 from remctl.exceptions import RemctlConnectionError
 
 DEFAULT_PORTS: Final = (int(lib.REMCTL_PORT), int(lib.REMCTL_PORT_OLD))
@@ -23,11 +23,11 @@ DEFAULT_PORTS: Final = (int(lib.REMCTL_PORT), int(lib.REMCTL_PORT_OLD))
 
 class Endpoint(NamedTuple):
     family: int
-    address: tuple[object, ...]
+    address: str
     port: int
 
     def __str__(self) -> str:
-        return f"{self.address[0]} port {self.port}"
+        return f"{self.address} port {self.port}"
 
 
 def connect(host: str, port: int, source_ip: str | None, waiter: Waiter) -> tuple[socket.socket, int]:
@@ -68,27 +68,27 @@ def _endpoints(host: str, ports: Sequence[int], source_ip: str | None, waiter: W
         family = socket.AF_INET6 if ":" in source_ip else socket.AF_INET
     addresses = _resolve(host, family, waiter)
     for port in ports:
-        for found, address in addresses:
-            yield Endpoint(found, (address[0], port, *address[2:]), port)
+        for found, text in addresses:
+            yield Endpoint(found, text, port)
 
 
-def _resolve(host: str, family: int, waiter: Waiter) -> list[tuple[int, tuple[object, ...]]]:
-    def look_up(flags: int) -> list[tuple[int, tuple[object, ...]]]:
-        found = socket.getaddrinfo(host, None, family, socket.SOCK_STREAM, socket.IPPROTO_TCP, flags)
-        return [(entry[0], entry[4]) for entry in found]
-
+def _resolve(host: str, family: int, waiter: Waiter) -> list[tuple[int, str]]:
     try:
-        return look_up(socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        pass
+        name = host.encode("ascii" if host.isascii() else "idna")
     except UnicodeError as error:
         raise ValueError(f"host is not a valid name: {host!r}") from error
+    job = Job(lib.job_resolve(name, family))
     try:
-        return offload(lambda: look_up(0), waiter)
-    except socket.gaierror as error:
-        raise RemctlConnectionError(
-            f"unknown host: {error.strerror}", hint="check the name, and the name service of this machine"
-        ) from error
+        answer = job.wait(waiter)
+        if answer.okay != 0:
+            reason = ffi.string(lib.gai_strerror(answer.okay)).decode("utf-8", "backslashreplace")
+            raise RemctlConnectionError(
+                f"unknown host: {reason}", hint="check the name, and the name service of this machine"
+            )
+        found = [answer.addresses[number] for number in range(answer.count)]
+        return [(address.family, ffi.string(address.text).decode()) for address in found]
+    finally:
+        job.leave()
 
 
 def _connect_to(
@@ -120,4 +120,4 @@ def _begin(sock: socket.socket, endpoint: Endpoint, source_ip: str | None) -> in
             sock.bind((source_ip, 0))
         except OSError as error:
             return error.errno or errno.EADDRNOTAVAIL
-    return sock.connect_ex(endpoint.address)
+    return sock.connect_ex((endpoint.address, endpoint.port))

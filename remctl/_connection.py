@@ -13,19 +13,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
 import select
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Final, NamedTuple, NoReturn, TypeVar
 
-from remctl._arguments import Words
+from remctl._arguments import Command
 from remctl._connecting import connect
-from remctl._handshake import HEADER, Handshake, error_text
+from remctl._handshake import Handshake, error_text
 from remctl._libremctl import ffi, lib
-from remctl._limits import MAX_V1_COMMAND_SIZE, command_size
-from remctl._waiting import READABLE, Cancelled, Expired, Offload, Waiter
+from remctl._limits import MAX_V1_COMMAND_SIZE
+from remctl._waiting import READABLE, Cancelled, Expired, Job, Waiter
 from remctl import _hints
 from remctl.exceptions import (
     RemctlAuthenticationError,
@@ -36,10 +37,9 @@ from remctl.exceptions import (
     RemctlProtocolError,
     RemctlTimeoutError,
 )
-from remctl.types import DONE, ErrorCode, Output, OutputType, Stream
+from remctl.types import DONE, ErrorCode, Output, OutputType, Result, Stream
 
 E = TypeVar("E", bound=RemctlError)
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +52,9 @@ HELP_WORDS: Final = 3
 V1_REFUSED: Final = -1
 """The status that comes with the text of an error in protocol 1, and without text when a signal ended the command."""
 
-_QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
-
 _STREAMS: Final = (None, Stream.STDOUT, Stream.STDERR)
 
-_NOT_OPEN: Final = "no currently open connection"
+NOT_OPEN: Final = "no currently open connection"
 
 
 class Target(NamedTuple):
@@ -68,6 +66,17 @@ class Target(NamedTuple):
     ccache: str | None
     source_ip: str | None
     min_protocol: int
+
+
+class Outcome(NamedTuple):
+    """What a call on a thread came to."""
+
+    okay: int
+    output: ffi.CData
+
+
+class Spent(Exception):
+    """The connection has given its one answer (protocol 1); the command was not sent."""
 
 
 class Connection:
@@ -84,8 +93,12 @@ class Connection:
     """The protocol version: 1, 2 ("2 or later", all that the server tells), or 3 once a NOOP was answered; 0 before."""
     pending: bool
     """Whether a command was sent whose answer has not been read to its end."""
+    status: int
+    """The exit status of the last command that had one, 0 to 255."""
     refused: bool
-    """Whether the last answer, in protocol 1, was the text of an error."""
+    """Whether the last answer's status is the one that, in protocol 1, marks its output as the text of an error."""
+    closing: bool
+    """Whether `close()` was called, perhaps while another thread is in a call."""
     closed: str | None = "it was never opened"
     """Why the connection is closed; None while it is open."""
 
@@ -94,24 +107,23 @@ class Connection:
         self.port = target.port
         self.protocol = 0
         self.pending = False
+        self.status = 0
         self.refused = False
-        self.closed = None
         self._sock = sock
         self._fd = -1
-        self._r = ffi.NULL
-        self._job: Handshake | Offload[int] | Offload[ffi.CData] | None = None
-        self._host = ffi.new("char[]", target.host.encode())
-        self._principal = ffi.new("char[]", target.principal.encode()) if target.principal else ffi.NULL
+        self._session = ffi.NULL
+        self._job: Handshake | Job | None = None
         self._slot = ffi.new("struct remctl_output **")
-        self._words: Words = ()
-        self._got_output = False
+        self._collected = ffi.gc(ffi.new("struct answer *"), lib.answer_free)
+        self._command: Command | None = None
         self._sent = False
         self._serial = 0
         self._asked = threading.local()
         self._lock = threading.Lock()
         self._holder = 0
-        self._closing = False
+        self.closing = False
         self._pid = os.getpid()
+        self.closed = None
 
     # What the faces do with a connection
 
@@ -119,10 +131,7 @@ class Connection:
         """Connect and authenticate.  Any failure closes the connection."""
         self._take(waiter)
         try:
-            _check_ccache(self.target.ccache)
-            if self._sock is None:
-                self._sock, self.port = connect(self.target.host, self.target.port, self.target.source_ip, waiter)
-            self._authenticate(waiter)
+            self._open(waiter)
         except BaseException as error:
             self._fail(error, "opening the connection", waiter)
         finally:
@@ -132,18 +141,11 @@ class Connection:
         if self.target.min_protocol > 2:
             self.noop(waiter)
 
-    def send(self, words: Words, waiter: Waiter) -> None:
-        """Send a command, at most once."""
+    def send(self, command: Command, waiter: Waiter) -> None:
+        """Send a command, at most once; raises `Spent` when a protocol 1 server has closed after its answer."""
         self._take(waiter)
         try:
-            self._check_idle("command()")
-            if self.protocol == 1 and command_size(words) > MAX_V1_COMMAND_SIZE:
-                raise ValueError(f"command has {command_size(words)} bytes, and protocol 1 takes {MAX_V1_COMMAND_SIZE}")
-            self._words, self._sent = words, False
-            try:
-                self._write(waiter)
-            except BaseException as error:
-                self._fail(error, "sending the command", waiter)
+            self._send(command, waiter)
         finally:
             self._drop()
 
@@ -157,26 +159,45 @@ class Connection:
                 return DONE
             if not self._owner(by_default=True):
                 raise self.with_evidence(RemctlError("output() while the answer to another thread's command is read"))
-            try:
-                return self._read(waiter)
-            except BaseException as error:
-                ours = isinstance(error, RemctlError | Expired | Cancelled)
-                if not ours and self._job is None:
-                    raise  # an interrupted wait has taken nothing off the connection
-                self._fail(error, "waiting for output", waiter)
+            return self._receive(waiter)
         finally:
             self._drop()
+
+    def run(self, command: Command, waiter: Waiter) -> Result:
+        """Send a command and collect its answer; nobody comes between.  See `send`."""
+        out: list[bytes] = []
+        err: list[bytes] = []
+        self._take(waiter)
+        try:
+            self._send(command, waiter)
+            refusal = self._collect(waiter, out, err)
+        except RemctlError as error:
+            error.stdout, error.stderr = b"".join(out), b"".join(err)
+            raise
+        except BaseException:
+            if self.pending and self._owner():
+                self._end("the wait for a command's answer was interrupted")
+            raise
+        finally:
+            self._drop()
+        stdout, stderr = b"".join(out), b"".join(err)
+        if refusal is not None or (self.refused and stdout):
+            text, code = (stdout, None) if refusal is None else (refusal.output or b"", refusal.error)
+            raise self.refusal(command, text, code, stdout, stderr)
+        return Result(stdout, stderr, self.status)
 
     def noop(self, waiter: Waiter) -> None:
         """Make a round trip; needs a server of protocol 3."""
         self._take(waiter)
         try:
-            self._check_idle("noop()")
+            if self.pending:
+                raise self._busy("noop()")
             if self.protocol == 1:
                 raise self.with_evidence(RemctlProtocolError("the server speaks protocol 1, which has no NOOP"))
             try:
-                self._check_quiet()
-                if not self._on_thread(lib.quiet_noop, waiter):
+                if self._spoken():
+                    raise self._unquiet()
+                if not self._wait_for(lib.job_noop(self._session), waiter).okay:
                     raise self._error("noop() failed")
                 self.protocol = 3
             except BaseException as error:
@@ -189,7 +210,7 @@ class Connection:
         if os.getpid() != self._pid:
             self._forget()
             return
-        self._closing = True
+        self.closing = True
         if not self._lock.acquire(blocking=False):
             if self._holder == threading.get_ident():
                 return  # a signal handler, inside a call of this thread, which will see the flag
@@ -201,13 +222,8 @@ class Connection:
         finally:
             self._drop()
 
-    def give_up(self, reason: str) -> None:
-        """Close the connection if this thread's command is unanswered, so that nobody takes the rest for an answer."""
-        if self.pending and self._owner():
-            self.close(reason)
-
     def refusal(
-        self, words: Words, text: bytes, code: ErrorCode | int | None, stdout: bytes, stderr: bytes
+        self, command: Command, text: bytes, code: ErrorCode | int | None, stdout: bytes, stderr: bytes
     ) -> RemctlCommandError:
         """Make the error for a command that the server refused."""
         hint = _hints.for_command(code) if code is not None else None
@@ -215,16 +231,11 @@ class Connection:
             text.decode("utf-8", "backslashreplace").rstrip("\n"), stdout=stdout, stderr=stderr, hint=hint
         )
         error.code = code
-        return self.with_evidence(error, words)
+        return self.with_evidence(error, command)
 
     def fileno(self) -> int:
         """Return the socket's descriptor; -1 when closed."""
         return -1 if self._sock is None else self._sock.fileno()
-
-    @property
-    def spent(self) -> bool:
-        """Whether a further command needs a further connection, as in protocol 1."""
-        return self.protocol == 1 and self._serial > 0 and not self.pending
 
     def __del__(self) -> None:
         if self.closed is None:
@@ -234,8 +245,8 @@ class Connection:
 
     def _take(self, waiter: Waiter) -> None:
         if os.getpid() != self._pid:
-            raise self.with_evidence(RemctlNotOpenedError(f"{_NOT_OPEN}: it belongs to process {self._pid}"))
-        waiter.cancelled = self._is_closing
+            raise self.with_evidence(RemctlNotOpenedError(f"{NOT_OPEN}: it belongs to process {self._pid}"))
+        waiter.watched = self
         if not self._lock.acquire(blocking=False):
             if self._holder == threading.get_ident():
                 raise self.with_evidence(RemctlError("the session is in the middle of a call of this thread"))
@@ -254,35 +265,30 @@ class Connection:
         self._holder = 0
         self._lock.release()
 
-    def _is_closing(self) -> bool:
-        return self._closing
-
     def _not_open(self) -> RemctlNotOpenedError:
         reason = f": {self.closed}" if self.closed else ""
-        return self.with_evidence(RemctlNotOpenedError(f"{_NOT_OPEN}{reason}"))
+        return self.with_evidence(RemctlNotOpenedError(f"{NOT_OPEN}{reason}"))
 
-    def _check_idle(self, call: str) -> None:
-        if self.pending:
-            if not self._owner():
-                self._asked.serial = 0  # so that this thread does not read another's answer for its own
-            raise self.with_evidence(RemctlError(f"{call} while the previous command has output left: read it first"))
+    def _busy(self, call: str) -> RemctlError:
+        if not self._owner():
+            self._asked.serial = 0  # so that this thread does not read another's answer for its own
+        return self.with_evidence(RemctlError(f"{call} while the previous command has output left: read it first"))
 
     def _owner(self, by_default: bool = False) -> bool:
         """Whether the last command is this thread's; of a thread that never asked for one, `by_default` is said."""
         return bool(getattr(self._asked, "serial", self._serial if by_default else 0) == self._serial)
 
-    def _check_quiet(self) -> bool:
-        """Make sure that the server has said nothing since the last answer; say whether the socket takes data."""
+    def _spoken(self) -> bool:
+        """Whether the server has said something, or ended, since its last answer."""
         assert self._sock is not None
         poller = select.poll()
-        poller.register(self._sock, READABLE | select.POLLOUT)
-        ready = poller.poll(0)
-        events = ready[0][1] if ready else 0
-        if events & ~select.POLLOUT:
-            if self._at_end():
-                raise RemctlConnectionError("the server has closed the connection")
-            raise RemctlProtocolError("the server sent something nobody asked for, as it does when it ends idle sessions")
-        return bool(events)
+        poller.register(self._sock, READABLE)
+        return bool(poller.poll(0))
+
+    def _unquiet(self) -> RemctlProtocolError:
+        if self._at_end():
+            return RemctlConnectionError("the server has closed the connection")
+        return RemctlProtocolError("the server sent something nobody asked for, as it does when it ends idle sessions")
 
     def _at_end(self) -> bool:
         assert self._sock is not None
@@ -295,8 +301,8 @@ class Connection:
 
     def _fail(self, error: BaseException, doing: str, waiter: Waiter) -> NoReturn:
         """Close the connection over an error, and raise the typed one that says what happened."""
-        if self._closing:
-            typed: RemctlError = RemctlNotOpenedError(f"{_NOT_OPEN}: it was closed while {doing}")
+        if self.closing:
+            typed: RemctlError = RemctlNotOpenedError(f"{NOT_OPEN}: it was closed while {doing}")
         elif isinstance(error, RemctlError):
             typed = error
         elif isinstance(error, Expired):
@@ -317,27 +323,27 @@ class Connection:
             error.hint = "the command may still be running on the server"
         return error
 
-    def with_evidence(self, error: E, words: Words = ()) -> E:
+    def with_evidence(self, error: E, command: Command | None = None) -> E:
         """Add to an error whom it concerns, and which command: the one under way, or the one given."""
         error.host = self.target.host
         error.port = self.port or None
         error.principal = self.target.principal
-        if words := words or self._words:
-            error.command = b" ".join(words[:2]).decode("utf-8", "backslashreplace")
+        if command := command or self._command:
+            error.command = command.label()
             error.sent = self._sent
         return error
 
     def _end(self, reason: str) -> None:
         if self.closed is None:
             self.closed = reason
-        self._words = ()
+        self._command = None
         job, self._job = self._job, None
-        r, self._r = self._r, ffi.NULL
-        left_behind = job is not None and job.abandon()
+        session, self._session = self._session, ffi.NULL
+        left_behind = job is not None and job.leave()
         if self.pending or left_behind:
             self._shutdown()  # so that neither a blocked thread nor libremctl's farewell waits for the server
-        if r and not left_behind:
-            lib.quiet_close(r)
+        if session and not left_behind:
+            lib.session_free(session)
         if self._sock is not None:
             self._sock.close()
 
@@ -357,107 +363,154 @@ class Connection:
 
     # The wire
 
-    def _authenticate(self, waiter: Waiter) -> None:
-        assert self._sock is not None
-        self._r = lib.remctl_new()
-        if not self._r:
+    def _open(self, waiter: Waiter) -> None:
+        target = self.target
+        _check_ccache(target.ccache)
+        principal = ffi.NULL if target.principal is None else target.principal.encode()
+        self._session = lib.session_new(target.host.encode(), principal)
+        if not self._session:
             raise MemoryError
-        if self.target.ccache is not None and not lib.remctl_set_ccache(self._r, os.fsencode(self.target.ccache)):
-            raise RemctlAuthenticationError(error_text(self._r))
-        self._job = handshake = Handshake(
-            self._sock, self._r, self._host, self._principal, self.target.min_protocol
-        )
-        self._fd, self.protocol = handshake.run(waiter)
+        if target.ccache is not None and not lib.remctl_set_ccache(self._session.r, os.fsencode(target.ccache)):
+            raise RemctlAuthenticationError(error_text(self._session))
+        self._job = handshake = Handshake(self._session)
+        handshake.start()  # so that GSS-API, and perhaps the KDC, are at work while the connection is made
+        if self._sock is None:
+            self._sock, self.port = connect(target.host, target.port, target.source_ip, waiter)
+        self._fd, self.protocol = handshake.run(self._sock, waiter)
         self._job = None
-        with contextlib.suppress(OSError):
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, HEADER)
-        logger.debug("connected to %s:%d, protocol %d", self.target.host, self.port, self.protocol)
+        handshake.leave()
+        if self.protocol < min(target.min_protocol, 2):
+            raise RemctlProtocolError(
+                f"the server, or something between, speaks protocol 1, and min_protocol is {target.min_protocol}"
+            )
+        logger.debug("connected to %s:%d, protocol %d", target.host, self.port, self.protocol)
 
-    def _write(self, waiter: Waiter) -> None:
-        writable = self._check_quiet()
-        words = self._words
-        buffers = [ffi.from_buffer(word) for word in words]
-        vector = ffi.new("struct iovec[]", [(buffer, len(word)) for buffer, word in zip(buffers, words, strict=True)])
+    def _send(self, command: Command, waiter: Waiter) -> None:
+        if self.pending:
+            raise self._busy("command()")
+        if self.protocol == 1:
+            if self._serial:
+                raise Spent
+            if command.size > MAX_V1_COMMAND_SIZE:
+                raise ValueError(f"command has {command.size} bytes, and protocol 1 takes {MAX_V1_COMMAND_SIZE}")
+        self._command = command
         self._serial += 1
         self._asked.serial = self._serial
         self.pending = self._sent = True
-        self.refused = self._got_output = False
-        if writable and self.protocol > 1 and command_size(words) <= DIRECT_SIZE:
-            okay = lib.quiet_commandv(self._r, vector, len(words))
-        else:
-            okay = self._on_thread(lambda r: lib.quiet_commandv(r, vector, len(words)), waiter)
-        if not okay:
-            raise self._error("the command could not be sent")
+        self.refused = False
+        try:
+            words = command.data, command.lengths, len(command.lengths)
+            answer = lib.SEND_FULL
+            if command.size <= DIRECT_SIZE and self.protocol > 1:
+                answer = lib.session_send(self._session, self._fd, *words)
+            elif self._spoken():
+                answer = lib.SEND_UNQUIET
+            if answer == lib.SEND_UNQUIET:
+                self._sent = False
+                raise self._unquiet()
+            if answer == lib.SEND_FULL:
+                answer = self._wait_for(lib.job_send(self._session, *words), waiter).okay
+            if not answer:
+                raise self._error("the command could not be sent")
+        except BaseException as error:
+            self._fail(error, "sending the command", waiter)
 
-    def _read(self, waiter: Waiter) -> Output:
-        size = lib.ready_output(self._r, self._fd, self._slot)
-        awaited = 0
-        while size > 0:
-            if size == awaited:  # the socket's buffer cannot hold it all, or the server has ended in mid-token
-                self._slot[0] = self._on_thread(lib.quiet_output, waiter)
-                break
-            self._await(size, waiter)
-            awaited, size = size, lib.ready_output(self._r, self._fd, self._slot)
-        if size < 0:
-            raise _lost(ffi.errno if size == lib.TOKEN_FAILED else errno.ECONNRESET)
-        output = self._slot[0]
-        if not output:
-            raise self._error("the answer could not be read")
+    def _receive(self, waiter: Waiter) -> Output:
+        """Wait for the next token."""
+        try:
+            answer = lib.TOKEN_AGAIN
+            while answer == lib.TOKEN_AGAIN:
+                answer = lib.session_next(self._session, self._fd, waiter.milliseconds(), self._slot)
+            output = self._slot[0] if answer == lib.TOKEN_TAKEN else self._receive_slowly(answer, waiter)
+            if not output:
+                raise self._error("the answer could not be read")
+        except BaseException as error:
+            self._interrupted(error, waiter)
         return self._token(output)
+
+    def _collect(self, waiter: Waiter, out: list[bytes], err: list[bytes]) -> Output | None:
+        """Collect an answer to its end; return the error token if it ends in one, else leave its `status`."""
+        collected = self._collected
+        try:
+            while True:
+                answer = lib.session_collect(self._session, self._fd, waiter.milliseconds(), collected)
+                if collected.out.length:
+                    out.append(_take_pieces(collected.out))
+                if collected.err.length:
+                    err.append(_take_pieces(collected.err))
+                if answer == lib.TOKEN_AGAIN:
+                    continue
+                output = collected.last if answer == lib.TOKEN_TAKEN else self._receive_slowly(answer, waiter)
+                if not output:
+                    raise self._error("the answer could not be read")
+                if output.type == lib.REMCTL_OUT_STATUS:
+                    self._ended(output)
+                    return None
+                token = self._token(output)
+                if token.type is OutputType.ERROR:
+                    return token
+                (err if token.stream is Stream.STDERR else out).append(token.output or b"")
+        except BaseException as error:
+            self._interrupted(error, waiter)
+
+    def _ended(self, output: ffi.CData) -> None:
+        self._command = None
+        self.pending = False
+        self.status = output.status & 0xFF
+        self.refused = output.status == V1_REFUSED and self.protocol == 1
+
+    def _receive_slowly(self, answer: int, waiter: Waiter) -> ffi.CData:
+        """Take a token that could not be taken at once."""
+        if answer == lib.TOKEN_STUCK:
+            return self._wait_for(lib.job_output(self._session), waiter).output
+        raise _lost(ffi.errno if answer == lib.TOKEN_FAILED else errno.ECONNRESET)
+
+    def _interrupted(self, error: BaseException, waiter: Waiter) -> NoReturn:
+        if self._job is None and not isinstance(error, RemctlError | Expired | Cancelled):
+            raise error  # an interrupted wait has taken nothing off the connection
+        self._fail(error, "waiting for output", waiter)
 
     def _token(self, output: ffi.CData) -> Output:
         kind = output.type
         if kind == lib.REMCTL_OUT_OUTPUT:
-            self._got_output = True
             return Output(OutputType.OUTPUT, ffi.buffer(output.data, output.length)[:], _STREAMS[output.stream])
-        words, self._words = self._words, ()
-        self.pending = False
+        command = self._command
+        self._ended(output)
         if kind == lib.REMCTL_OUT_STATUS:
-            self.refused = self._got_output and output.status == V1_REFUSED and self.protocol == 1
-            return Output(OutputType.STATUS, status=output.status & 0xFF)
-        if output.error == ErrorCode.TOOMANY_ARGS and words[0] == b"help" and len(words) > HELP_WORDS:
+            return Output(OutputType.STATUS, status=self.status)
+        token = Output(
+            OutputType.ERROR, ffi.buffer(output.data, output.length)[:], error=ErrorCode.lookup(output.error)
+        )
+        if token.error == ErrorCode.TOOMANY_ARGS and command and _answered_twice(command):
             self._end("remctld answers a help command of so many words twice, and the second answer was not waited for")
-        text = ffi.buffer(output.data, output.length)[:]
-        return Output(OutputType.ERROR, text, error=ErrorCode.lookup(output.error))
+        return token
 
-    def _await(self, size: int, waiter: Waiter) -> None:
-        """Wait until so many bytes can be read, or the server has ended, or the socket's buffer is full."""
-        assert self._sock is not None
-        if _QUICKACK is not None:
-            # remctld sends a command's output and its status as two small segments and leaves Nagle's algorithm on:
-            # without an acknowledgement at once, the second one waits 40 ms.
-            with contextlib.suppress(OSError):
-                self._sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-        if size <= HEADER:
-            waiter.poll({self._sock.fileno(): READABLE})
-            return
-        try:
-            self._low_water(size)
-            waiter.poll({self._sock.fileno(): READABLE})
-        finally:
-            self._low_water(HEADER)
-
-    def _low_water(self, size: int) -> None:
-        if self._sock is not None:
-            with contextlib.suppress(OSError):
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
-
-    def _on_thread(self, call: Callable[[ffi.CData], T], waiter: Waiter) -> T:
-        r = self._r
-        self._job = job = Offload(lambda: call(r), lambda: lib.quiet_close(r))
-        job.start()
-        result = job.join(waiter)
+    def _wait_for(self, call: ffi.CData, waiter: Waiter) -> Outcome:
+        self._job = job = Job(call)
+        answer = job.wait(waiter)
+        outcome = Outcome(answer.okay, answer.output)
         self._job = None
-        return result
+        job.leave()
+        return outcome
 
     def _error(self, what: str) -> RemctlError:
         """Make the error for a call that libremctl refused."""
-        text = error_text(self._r)
+        text = error_text(self._session)
         if self._at_end():
             return RemctlConnectionError(f"{what}: the server has closed the connection")
         if "GSS-API" in text:
             return RemctlAuthenticationError(f"{what}: {text}", hint=_hints.for_authentication(text))
         return RemctlProtocolError(f"{what}: {text}")
+
+
+def _answered_twice(command: Command) -> bool:
+    return command.word(0) == b"help" and len(command.lengths) > HELP_WORDS
+
+
+def _take_pieces(pieces: ffi.CData) -> bytes:
+    data = ffi.buffer(pieces.data, pieces.length)[:]
+    pieces.length = 0
+    return data
 
 
 def _lost(code: int) -> RemctlConnectionError:

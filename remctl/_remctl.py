@@ -14,15 +14,14 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar
 
 from remctl import _arguments
-from remctl._arguments import Words
-from remctl._connection import Connection, Target
+from remctl._arguments import Command
+from remctl._connection import NOT_OPEN, Connection, Spent, Target
 from remctl._libremctl import ffi, lib
-from remctl._waiting import Expired, Waiter
+from remctl._waiting import Waiter
 from remctl.exceptions import RemctlError, RemctlNotOpenedError
-from remctl.types import Output, OutputType, Result, Stream
+from remctl.types import Output, Result
 
 __all__ = [
     "Handle",
@@ -43,23 +42,7 @@ __all__ = [
     "remctl_set_timeout",
 ]
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 NO_ERROR = "no error"
-
-
-def _remembering(method: Callable[Concatenate[Handle, P], T]) -> Callable[Concatenate[Handle, P], T]:
-    """Keep the text of a failure, for `error`."""
-
-    def remembering(self: Handle, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return method(self, *args, **kwargs)
-        except RemctlError as error:
-            self.error = str(error)
-            raise
-
-    return remembering
 
 
 class Handle:
@@ -81,82 +64,78 @@ class Handle:
         self.source_ip: str | None = None
         self.min_protocol = 1
         self.freed = False
-        self._renewing = threading.Lock()
-        self._turn = threading.RLock()
+        self._renewal = threading.Lock()
 
-    @_remembering
     def open(
-        self,
-        host: str,
-        port: int,
-        principal: str | None,
-        waiter: Waiter,
-        sock: socket.socket | None = None,
+        self, host: str, port: int, principal: str | None, waiter: Waiter, sock: socket.socket | None = None
     ) -> None:
         """Connect and authenticate, over `sock` if there is one; closes the connection of before."""
         self.close("open() was called again")
-        self.connection = Connection(
-            Target(host, port, principal, self.ccache, self.source_ip, self.min_protocol), sock
-        )
-        self.connection.open(waiter)
+        target = Target(host, port, principal, self.ccache, self.source_ip, self.min_protocol)
+        self._connect(Connection(target, sock), waiter)
 
-    @_remembering
-    def command(self, words: Words, waiter: Waiter) -> None:
+    def command(self, command: Command, waiter: Waiter) -> None:
         """Send a command; to a server of protocol 1, which ends each connection after its answer, over a new one."""
         connection = self._opened()
-        if connection.spent:
-            with self._renewing:
-                if self.connection is connection:
-                    self.connection = Connection(connection.target)
-                    self.connection.open(waiter)
-                connection = self.connection
-        connection.send(words, waiter)
+        try:
+            connection.send(command, waiter)
+        except Spent:
+            self._renew(connection, waiter)
+            self.command(command, waiter)
+        except RemctlError as error:
+            self.error = str(error)
+            raise
 
-    @_remembering
     def output(self, waiter: Waiter) -> Output:
         """Return the next token of the answer."""
-        return self._opened().receive(waiter)
+        try:
+            return self._opened().receive(waiter)
+        except RemctlError as error:
+            self.error = str(error)
+            raise
 
-    @_remembering
     def noop(self, waiter: Waiter) -> None:
         """Make a round trip."""
-        self._opened().noop(waiter)
-
-    @_remembering
-    def run(self, words: Words, waiter: Waiter) -> Result:
-        """Send a command and collect its answer; interrupted in between, the session is closed."""
-        collected: dict[Stream | None, list[bytes]] = {Stream.STDOUT: [], Stream.STDERR: []}
         try:
-            waiter.acquire(self._turn)
-        except Expired:
-            raise self._opened().expired(waiter, "other threads' commands were run") from None
-        try:
-            self.command(words, waiter)
-            connection = self._opened()
-            while (token := connection.receive(waiter)).type is OutputType.OUTPUT:
-                collected[token.stream].append(token.output or b"")
-        except BaseException as error:
-            if isinstance(error, RemctlError):
-                error.stdout, error.stderr = (b"".join(pieces) for pieces in collected.values())
-            elif self.connection is not None:
-                self.connection.give_up("the wait for a command's answer was interrupted")
+            self._opened().noop(waiter)
+        except RemctlError as error:
+            self.error = str(error)
             raise
-        finally:
-            self._turn.release()
-        stdout, stderr = (b"".join(pieces) for pieces in collected.values())
-        refusal = stdout if connection.refused else token.output
-        if refusal is not None:
-            raise connection.refusal(words, refusal, token.error, stdout, stderr)
-        return Result(stdout, stderr, token.status)
+
+    def run(self, command: Command, waiter: Waiter) -> Result:
+        """Send a command and collect its answer; interrupted in between, the session is closed.  See `command`."""
+        connection = self._opened()
+        try:
+            return connection.run(command, waiter)
+        except Spent:
+            self._renew(connection, waiter)
+            return self.run(command, waiter)
+        except RemctlError as error:
+            self.error = str(error)
+            raise
 
     def close(self, reason: str) -> None:
         """Close the connection, if there is one."""
         if self.connection is not None:
             self.connection.close(reason)
 
+    def _connect(self, connection: Connection, waiter: Waiter) -> None:
+        self.connection = connection
+        try:
+            connection.open(waiter)
+        except RemctlError as error:
+            self.error = str(error)
+            raise
+
+    def _renew(self, spent: Connection, waiter: Waiter) -> None:
+        with self._renewal:
+            if self.connection is spent:
+                self._connect(Connection(spent.target), waiter)
+
     def _opened(self) -> Connection:
         if self.connection is None:
-            raise RemctlNotOpenedError("no currently open connection")
+            self.error = NOT_OPEN
+            raise RemctlNotOpenedError(NOT_OPEN)
         return self.connection
 
 

@@ -2,19 +2,20 @@
 
 Every wait of a call goes through one `Waiter`, which ends it when the time limit passes or another thread closes the
 session.  All waiting happens in Python, where signal handlers run and so Ctrl-C works; a C call that may block runs on
-a thread of its own, an `Offload`, which the caller can leave behind.
+a thread of its own, a `Job`, which the caller can leave behind.
 """
 
 from __future__ import annotations
 
-import _thread
 import math
+import os
 import select
 import time
-from collections.abc import Callable, Mapping
-from typing import Final, Generic, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Final, Protocol
 
-T = TypeVar("T")
+from remctl._libremctl import ffi, lib
+from remctl.exceptions import RemctlError
 
 SLICE: Final = 0.1
 """Seconds between two looks at whether another thread has closed the session."""
@@ -27,6 +28,12 @@ class Lock(Protocol):
     """What `threading` calls a lock, re-entrant or not."""
 
     def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool: ...
+
+
+class Closable(Protocol):
+    """What another thread may close while a call waits."""
+
+    closing: bool
 
 
 class Expired(Exception):
@@ -44,15 +51,15 @@ class Waiter:
         limit: seconds for the whole call, counted from now; None is without limit.
     """
 
-    __slots__ = ("_end", "cancelled", "limit")
+    __slots__ = ("_end", "limit", "watched")
 
-    cancelled: Callable[[], bool]
-    """Says whether another thread has closed the session; set by the connection that the call works on."""
+    watched: Closable | None
+    """What the call works on, and another thread may close."""
 
     def __init__(self, limit: float | None) -> None:
         self.limit = limit
         self._end = None if limit is None else time.monotonic() + limit
-        self.cancelled = _never
+        self.watched = None
 
     def remaining(self) -> float | None:
         """Return the seconds left: 0 once the limit has passed, None without limit."""
@@ -74,7 +81,7 @@ class Waiter:
             poller.register(descriptor, wanted)
         mine = Waiter(limit)
         while True:
-            pause = min(self._pause(), math.inf if (left := mine.remaining()) is None else left)
+            pause = min(self.pause(), math.inf if (left := mine.remaining()) is None else left)
             if ready := poller.poll(math.ceil(pause * 1000)):
                 return dict(ready)
             if left == 0:
@@ -82,80 +89,42 @@ class Waiter:
 
     def acquire(self, lock: Lock) -> None:
         """Take a lock; raises as `poll` does."""
-        while not lock.acquire(timeout=self._pause()):
+        while not lock.acquire(timeout=self.pause()):
             pass
 
-    def _pause(self) -> float:
-        if self.cancelled():
+    def pause(self) -> float:
+        """Return the seconds to wait before the next look; raises as `poll` does."""
+        if self.watched is not None and self.watched.closing:
             raise Cancelled
-        left = self.remaining()
-        if left == 0:
+        if self._end is None:
+            return SLICE
+        left = self._end - time.monotonic()
+        if left <= 0:
             raise Expired
-        return SLICE if left is None else min(SLICE, left)
+        return min(SLICE, left)
+
+    def milliseconds(self) -> int:
+        """Return the same in whole milliseconds."""
+        return math.ceil(self.pause() * 1000)
 
 
-def _never() -> bool:
-    return False
-
-
-class Offload(Generic[T]):
-    """A call on a thread of its own, which can be left behind.
+class Job:
+    """A C call that blocks, on a thread of its own, which can be left behind.
 
     Args:
-        call: what to do there.
-        dispose: called on that thread at the end, if nobody is waiting for the result any more.
+        job: what one of the C functions `job_*` returned; NULL, when no thread could be started.
     """
 
-    def __init__(self, call: Callable[[], T], dispose: Callable[[], object]) -> None:
-        self._call = call
-        self._dispose = dispose
-        self._error: BaseException | None = None
-        self._mutex = _thread.allocate_lock()
-        self._finished = _thread.allocate_lock()
-        self._finished.acquire()
-        self._running = False
-        self._abandoned = False
+    def __init__(self, job: ffi.CData) -> None:
+        if not job:
+            raise RemctlError(f"no thread could be started: {os.strerror(ffi.errno)}")
+        self._job = job
 
-    def start(self) -> None:
-        self._running = True
-        try:
-            _thread.start_new_thread(self._run, ())
-        except BaseException:
-            self._running = False
-            raise
+    def wait(self, waiter: Waiter) -> ffi.CData:
+        """Wait for the call, and return the C struct with its results; raises as `Waiter.poll` does."""
+        waiter.poll({self._job.finished: select.POLLIN})
+        return self._job
 
-    def join(self, waiter: Waiter) -> T:
-        """Wait for the call and return its result, or raise what it raised; raises as `Waiter.poll` does."""
-        waiter.acquire(self._finished)
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-    def abandon(self) -> bool:
-        """Stop caring about the call.  Says whether it goes on, and so will dispose of its things itself."""
-        with self._mutex:
-            self._abandoned = self._running
-            return self._running
-
-    def _run(self) -> None:
-        try:
-            self._result = self._call()
-        except BaseException as error:
-            self._error = error
-        with self._mutex:
-            self._running = False
-            abandoned = self._abandoned
-        self._finished.release()
-        if abandoned:
-            self._dispose()
-
-
-def offload(call: Callable[[], T], waiter: Waiter) -> T:
-    """Run a call that owns nothing on a thread, and wait for its result; raises as `Offload.join` does."""
-    job = Offload(call, _nothing)
-    job.start()
-    return job.join(waiter)
-
-
-def _nothing() -> None:
-    pass
+    def leave(self) -> bool:
+        """Be done with the call, ended or not.  Says whether it goes on; it then frees the session it works on."""
+        return bool(lib.job_leave(self._job))

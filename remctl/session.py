@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from remctl import _arguments
-from remctl._arguments import Words
+from remctl._arguments import Command
 from remctl._connection import Connection
 from remctl._remctl import Handle
 from remctl._waiting import Waiter
@@ -264,17 +264,17 @@ class Remctl:
         limit = _arguments.check_timeout(timeout)
         return self._stream(checked, timeout is not None, limit)
 
-    def _stream(self, words: Words, limited: bool, limit: float | None) -> Iterator[Output]:
+    def _stream(self, command: Command, limited: bool, limit: float | None) -> Iterator[Output]:
         whole = Waiter(limit) if limited else None
-        self._handle.command(words, whole or self._waiter())
-        while True:
-            token = self._handle.output(whole or self._waiter())
-            connection = self._connection(open=False)
-            if token.type is OutputType.ERROR or connection.refused:
-                raise connection.refusal(words, token.output or b"", token.error, b"", b"")
+        self._handle.command(command, whole or self._waiter())
+        text = b""
+        while (token := self._handle.output(whole or self._waiter())).type is OutputType.OUTPUT:
+            text = text or token.output or b""
             yield token
-            if token.type is not OutputType.OUTPUT:
-                return
+        connection = self._connection(open=False)
+        if token.type is OutputType.ERROR or (connection.refused and text):
+            raise connection.refusal(command, token.output or text, token.error, b"", b"")
+        yield token
 
     def command(self, words: Iterable[Word]) -> None:
         """Send a command; `output` then returns its answer, token by token.

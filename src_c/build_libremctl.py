@@ -1,7 +1,7 @@
 """Builds remctl._libremctl: cffi in API mode over the system's libremctl, found with pkg-config.
 
-setuptools calls it through setup.py.  The cdef is libremctl.cdef.txt, the C beside it is glue.c; nothing is generated
-into the source tree.
+setuptools calls it through setup.py.  The cdef is libremctl.cdef.txt, the C beside it is described
+in glue.h.
 """
 
 import pathlib
@@ -38,12 +38,10 @@ compile_flags = pkg_config("--cflags")
 link_flags = pkg_config("--libs")
 ffi.set_source(
     "remctl._libremctl",
-    (HERE / "glue.c").read_text(),
-    include_dirs=directories(compile_flags, "-I"),
+    '#include <netdb.h>\n#include "glue.h"\n',
+    sources=[f"src_c/{name}.c" for name in ("signals", "session", "job", "relay")],
+    include_dirs=["src_c", *directories(compile_flags, "-I")],
     library_dirs=directories(link_flags, "-L"),
     libraries=directories(link_flags, "-l"),
-    extra_compile_args=["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function"],
+    extra_compile_args=["-Wall", "-Wextra", "-Wno-unused-parameter"],
 )
-
-if __name__ == "__main__":
-    ffi.compile(verbose=True)
