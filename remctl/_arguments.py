@@ -115,13 +115,12 @@ class Command:
 
 
 def check_command(command: object) -> Command:
-    """A sequence or iterator of words: str (sent as UTF-8, undecodable file names as they were), or see `check_word`."""
-    if not isinstance(command, list | tuple):
-        _check_order(command)
+    """A sequence or iterator of words: str, sent as UTF-8 (undecodable file names as they were), or `check_word`."""
+    ordered = command if isinstance(command, list | tuple) else _check_order(command)
     try:
         words = [
             word.encode("utf-8", "surrogateescape") if isinstance(word, str) else check_word(word, number)
-            for number, word in enumerate(command)  # type: ignore[var-annotated, arg-type]  # checked just now
+            for number, word in enumerate(ordered)
         ]
     except UnicodeEncodeError as error:
         raise ValueError(f"command has a word that cannot be sent as UTF-8: {error.object!r}") from None
@@ -135,10 +134,10 @@ def check_command(command: object) -> Command:
     return checked
 
 
-def _check_order(command: object) -> None:
-    ordered = not isinstance(command, str | bytes | bytearray | memoryview | Mapping | Set)
-    if not ordered or not isinstance(command, Iterable):
+def _check_order(command: object) -> Iterable[object]:
+    if isinstance(command, str | bytes | bytearray | memoryview | Mapping | Set) or not isinstance(command, Iterable):
         raise TypeError(f"command must be a sequence or iterator of words: {_short(command)}")
+    return command
 
 
 def check_word(word: object, number: int) -> bytes:

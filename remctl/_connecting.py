@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from remctl._libremctl import ffi, lib
-from remctl._waiting import Job, Waiter
+from remctl._waiting import Waiter, check_job
 from remctl.exceptions import RemctlConnectionError
 
 DEFAULT_PORTS: Final = (int(lib.REMCTL_PORT), int(lib.REMCTL_PORT_OLD))
@@ -77,23 +77,22 @@ def _resolve(host: str, family: int, waiter: Waiter) -> list[tuple[int, str]]:
         name = host.encode("ascii" if host.isascii() else "idna")
     except UnicodeError as error:
         raise ValueError(f"host is not a valid name: {host!r}") from error
-    job = Job(lib.job_resolve(name, family))
+    job = lib.job_resolve(name, family)
+    check_job(job)
     try:
-        answer = job.wait(waiter)
-        if answer.okay != 0:
-            reason = ffi.string(lib.gai_strerror(answer.okay)).decode("utf-8", "backslashreplace")
+        waiter.poll({job.finished: select.POLLIN})
+        if job.okay != 0:
+            reason = ffi.string(lib.gai_strerror(job.okay)).decode("utf-8", "backslashreplace")
             raise RemctlConnectionError(
                 f"unknown host: {reason}", hint="check the name, and the name service of this machine"
             )
-        found = [answer.addresses[number] for number in range(answer.count)]
+        found = [job.addresses[number] for number in range(job.count)]
         return [(address.family, ffi.string(address.text).decode()) for address in found]
     finally:
-        job.leave()
+        lib.job_leave(job)
 
 
-def _connect_to(
-    endpoint: Endpoint, source_ip: str | None, waiter: Waiter, share: float | None
-) -> socket.socket | int:
+def _connect_to(endpoint: Endpoint, source_ip: str | None, waiter: Waiter, share: float | None) -> socket.socket | int:
     """Return the connected socket, or the system's number for the failure."""
     sock = socket.socket(endpoint.family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:

@@ -1,78 +1,40 @@
-"""One connection to one server: a TCP socket and the libremctl struct that speaks over it.
+"""One connection to one server: who may use it, and when.
 
-Between the binding (`_libremctl`) and the faces (`_remctl`, `session`).  A connection is opened once and closed once,
-never opened again: libremctl leaks and confuses descriptors when a struct is reused.  All state of a session is here:
-whether an answer is pending, whose it is, and why the connection was closed.
-
-libremctl reads and writes by blocking, so it is only called where it cannot block: for a token that has arrived as a
-whole, or with a command that fits the socket's buffer.  Everything else runs on a thread that can be left behind.
+Between `_wire`, which moves the bytes, and the faces (`_remctl`, `session`).  A connection is opened once and closed
+once, never opened again: libremctl leaks and confuses descriptors when a struct is reused.  All state of a session is
+here: whether an answer is pending, whose it is, and why the connection was closed.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import logging
-import math
 import os
-import select
 import socket
 import threading
-from collections.abc import Mapping
-from typing import Final, NamedTuple, NoReturn, TypeVar
+from typing import Final, NoReturn, TypeVar
 
-from remctl._arguments import Command
-from remctl._connecting import connect
-from remctl._handshake import Handshake, error_text
-from remctl._libremctl import ffi, lib
-from remctl._limits import MAX_V1_COMMAND_SIZE
-from remctl._waiting import READABLE, Cancelled, Expired, Job, Waiter
 from remctl import _hints
+from remctl._arguments import Command
+from remctl._limits import MAX_V1_COMMAND_SIZE
+from remctl._waiting import Cancelled, Expired, Waiter
+from remctl._wire import NothingSent, Target, Wire
 from remctl.exceptions import (
-    RemctlAuthenticationError,
     RemctlCommandError,
-    RemctlConnectionError,
     RemctlError,
     RemctlNotOpenedError,
     RemctlProtocolError,
     RemctlTimeoutError,
 )
-from remctl.types import DONE, ErrorCode, Output, OutputType, Result, Stream
+from remctl.types import DONE, ErrorCode, Output, OutputType, Result
 
 E = TypeVar("E", bound=RemctlError)
 
 logger = logging.getLogger(__name__)
 
-DIRECT_SIZE: Final = 8192
-"""Bytes of a command that a socket which polls as writable takes without blocking."""
-
 HELP_WORDS: Final = 3
 """Words of a help command that remctld takes: past it remctld 3.18 sends an error and then an answer all the same."""
 
-V1_REFUSED: Final = -1
-"""The status that comes with the text of an error in protocol 1, and without text when a signal ended the command."""
-
-_STREAMS: Final = (None, Stream.STDOUT, Stream.STDERR)
-
 NOT_OPEN: Final = "no currently open connection"
-
-
-class Target(NamedTuple):
-    """Whom to talk to and how, as `_arguments` has checked it."""
-
-    host: str
-    port: int
-    principal: str | None
-    ccache: str | None
-    source_ip: str | None
-    min_protocol: int
-
-
-class Outcome(NamedTuple):
-    """What a call on a thread came to."""
-
-    okay: int
-    output: ffi.CData
 
 
 class Spent(Exception):
@@ -87,16 +49,8 @@ class Connection:
         sock: a connected stream socket to use, which the connection then owns; None makes one.
     """
 
-    port: int
-    """The port connected to; until then the one asked for, 0 for the defaults."""
-    protocol: int
-    """The protocol version: 1, 2 ("2 or later", all that the server tells), or 3 once a NOOP was answered; 0 before."""
     pending: bool
     """Whether a command was sent whose answer has not been read to its end."""
-    status: int
-    """The exit status of the last command that had one, 0 to 255."""
-    refused: bool
-    """Whether the last answer's status is the one that, in protocol 1, marks its output as the text of an error."""
     closing: bool
     """Whether `close()` was called, perhaps while another thread is in a call."""
     closed: str | None = "it was never opened"
@@ -104,24 +58,15 @@ class Connection:
 
     def __init__(self, target: Target, sock: socket.socket | None = None) -> None:
         self.target = target
-        self.port = target.port
-        self.protocol = 0
         self.pending = False
-        self.status = 0
-        self.refused = False
-        self._sock = sock
-        self._fd = -1
-        self._session = ffi.NULL
-        self._job: Handshake | Job | None = None
-        self._slot = ffi.new("struct remctl_output **")
-        self._collected = ffi.gc(ffi.new("struct answer *"), lib.answer_free)
+        self.closing = False
+        self._wire = Wire(target, sock)
         self._command: Command | None = None
         self._sent = False
         self._serial = 0
         self._asked = threading.local()
         self._lock = threading.Lock()
         self._holder = 0
-        self.closing = False
         self._pid = os.getpid()
         self.closed = None
 
@@ -131,11 +76,12 @@ class Connection:
         """Connect and authenticate.  Any failure closes the connection."""
         self._take(waiter)
         try:
-            self._open(waiter)
+            self._wire.open(waiter)
         except BaseException as error:
             self._fail(error, "opening the connection", waiter)
         finally:
             self._drop()
+        logger.debug("connected to %s:%d, protocol %d", self.target.host, self.port, self.protocol)
         if self.protocol == 1:
             logger.warning("%s:%d speaks protocol 1: no error codes, no streams apart", self.target.host, self.port)
         if self.target.min_protocol > 2:
@@ -159,7 +105,15 @@ class Connection:
                 return DONE
             if not self._owner(by_default=True):
                 raise self.with_evidence(RemctlError("output() while the answer to another thread's command is read"))
-            return self._receive(waiter)
+            try:
+                token = self._wire.receive(waiter)
+            except BaseException as error:
+                if not isinstance(error, RemctlError | Expired | Cancelled) and not self._wire.blocked:
+                    raise  # an interrupted wait has lost nothing
+                self._fail(error, "waiting for output", waiter)
+            if token.type is not OutputType.OUTPUT:
+                self._answered(token)
+            return token
         finally:
             self._drop()
 
@@ -170,21 +124,20 @@ class Connection:
         self._take(waiter)
         try:
             self._send(command, waiter)
-            refusal = self._collect(waiter, out, err)
+            try:
+                token = self._wire.collect(waiter, out, err)
+            except BaseException as error:
+                self._fail(error, "waiting for output", waiter)
+            self._answered(token)
         except RemctlError as error:
             error.stdout, error.stderr = b"".join(out), b"".join(err)
-            raise
-        except BaseException:
-            if self.pending and self._owner():
-                self._end("the wait for a command's answer was interrupted")
             raise
         finally:
             self._drop()
         stdout, stderr = b"".join(out), b"".join(err)
-        if refusal is not None or (self.refused and stdout):
-            text, code = (stdout, None) if refusal is None else (refusal.output or b"", refusal.error)
-            raise self.refusal(command, text, code, stdout, stderr)
-        return Result(stdout, stderr, self.status)
+        if token.status is None or (self._wire.refused and stdout):
+            raise self.refusal(command, token, stdout, stderr)
+        return Result(stdout, stderr, token.status)
 
     def noop(self, waiter: Waiter) -> None:
         """Make a round trip; needs a server of protocol 3."""
@@ -195,11 +148,7 @@ class Connection:
             if self.protocol == 1:
                 raise self.with_evidence(RemctlProtocolError("the server speaks protocol 1, which has no NOOP"))
             try:
-                if self._spoken():
-                    raise self._unquiet()
-                if not self._wait_for(lib.job_noop(self._session), waiter).okay:
-                    raise self._error("noop() failed")
-                self.protocol = 3
+                self._wire.noop(waiter)
             except BaseException as error:
                 self._fail(error, "waiting for the answer to a NOOP", waiter)
         finally:
@@ -214,7 +163,7 @@ class Connection:
         if not self._lock.acquire(blocking=False):
             if self._holder == threading.get_ident():
                 return  # a signal handler, inside a call of this thread, which will see the flag
-            self._shutdown()
+            self._wire.shutdown()
             self._lock.acquire()
         self._holder = threading.get_ident()
         try:
@@ -222,26 +171,38 @@ class Connection:
         finally:
             self._drop()
 
-    def refusal(
-        self, command: Command, text: bytes, code: ErrorCode | int | None, stdout: bytes, stderr: bytes
-    ) -> RemctlCommandError:
-        """Make the error for a command that the server refused."""
-        hint = _hints.for_command(code) if code is not None else None
-        error = RemctlCommandError(
-            text.decode("utf-8", "backslashreplace").rstrip("\n"), stdout=stdout, stderr=stderr, hint=hint
-        )
-        error.code = code
+    def refusal(self, command: Command, token: Output, stdout: bytes = b"", stderr: bytes = b"") -> RemctlCommandError:
+        """Make the error for a command that the server refused: with an error token, or in protocol 1 with output."""
+        text = (stdout if token.output is None else token.output).decode("utf-8", "backslashreplace").rstrip("\n")
+        hint = None if token.error is None else _hints.for_command(token.error)
+        error = RemctlCommandError(text, stdout=stdout, stderr=stderr, hint=hint)
+        error.code = token.error
         return self.with_evidence(error, command)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the last status marks the output before it, if there was any, as the text of an error."""
+        return self._wire.refused
+
+    @property
+    def port(self) -> int:
+        """The port connected to; until then the one asked for, 0 for the defaults."""
+        return self._wire.port
+
+    @property
+    def protocol(self) -> int:
+        """The protocol version, 1 to 3; see `Wire.protocol`."""
+        return self._wire.protocol
 
     def fileno(self) -> int:
         """Return the socket's descriptor; -1 when closed."""
-        return -1 if self._sock is None else self._sock.fileno()
+        return self._wire.fileno()
 
     def __del__(self) -> None:
         if self.closed is None:
             self.close("nobody held it any more")
 
-    # The state
+    # One at a time
 
     def _take(self, waiter: Waiter) -> None:
         if os.getpid() != self._pid:
@@ -253,7 +214,7 @@ class Connection:
             try:
                 waiter.acquire(self._lock)
             except Expired:
-                raise self.expired(waiter, "another thread used the session") from None
+                raise self._expired(waiter, "another thread used the session") from None
             except Cancelled:
                 raise self._not_open() from None
         self._holder = threading.get_ident()
@@ -265,39 +226,39 @@ class Connection:
         self._holder = 0
         self._lock.release()
 
-    def _not_open(self) -> RemctlNotOpenedError:
-        reason = f": {self.closed}" if self.closed else ""
-        return self.with_evidence(RemctlNotOpenedError(f"{NOT_OPEN}{reason}"))
-
-    def _busy(self, call: str) -> RemctlError:
-        if not self._owner():
-            self._asked.serial = 0  # so that this thread does not read another's answer for its own
-        return self.with_evidence(RemctlError(f"{call} while the previous command has output left: read it first"))
-
     def _owner(self, by_default: bool = False) -> bool:
         """Whether the last command is this thread's; of a thread that never asked for one, `by_default` is said."""
         return bool(getattr(self._asked, "serial", self._serial if by_default else 0) == self._serial)
 
-    def _spoken(self) -> bool:
-        """Whether the server has said something, or ended, since its last answer."""
-        assert self._sock is not None
-        poller = select.poll()
-        poller.register(self._sock, READABLE)
-        return bool(poller.poll(0))
+    # From command to answer
 
-    def _unquiet(self) -> RemctlProtocolError:
-        if self._at_end():
-            return RemctlConnectionError("the server has closed the connection")
-        return RemctlProtocolError("the server sent something nobody asked for, as it does when it ends idle sessions")
-
-    def _at_end(self) -> bool:
-        assert self._sock is not None
+    def _send(self, command: Command, waiter: Waiter) -> None:
+        if self.pending:
+            raise self._busy("command()")
+        if self.protocol == 1:
+            if self._serial:
+                raise Spent
+            if command.size > MAX_V1_COMMAND_SIZE:
+                raise ValueError(f"command has {command.size} bytes, and protocol 1 takes {MAX_V1_COMMAND_SIZE}")
+        self._command = command
+        self._serial += 1
+        self._asked.serial = self._serial
+        self.pending = self._sent = True
         try:
-            return not self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
+            self._wire.send(command, waiter)
+        except NothingSent as error:
+            self._sent = False
+            self._fail(error.args[0], "sending the command", waiter)
+        except BaseException as error:
+            self._fail(error, "sending the command", waiter)
+
+    def _answered(self, token: Output) -> None:
+        command, self._command = self._command, None
+        self.pending = False
+        if token.error == ErrorCode.TOOMANY_ARGS and command is not None and _answered_twice(command):
+            self._end("remctld answers a help command of so many words twice, and the second answer was not waited for")
+
+    # Errors, and the end
 
     def _fail(self, error: BaseException, doing: str, waiter: Waiter) -> NoReturn:
         """Close the connection over an error, and raise the typed one that says what happened."""
@@ -306,7 +267,7 @@ class Connection:
         elif isinstance(error, RemctlError):
             typed = error
         elif isinstance(error, Expired):
-            typed = self.expired(waiter, doing)
+            typed = self._expired(waiter, doing)
         else:
             self._end(f"interrupted while {doing}")
             raise error
@@ -314,14 +275,22 @@ class Connection:
         self._end(typed.reason)
         raise typed from error.__cause__
 
-    def expired(self, waiter: Waiter, doing: str) -> RemctlTimeoutError:
-        """Make the error for a time limit that passed."""
+    def _expired(self, waiter: Waiter, doing: str) -> RemctlTimeoutError:
         error = RemctlTimeoutError(f"the time limit of {waiter.limit:g} s passed while {doing}")
         error.timeout = waiter.limit
         self.with_evidence(error)
         if error.sent:
             error.hint = "the command may still be running on the server"
         return error
+
+    def _not_open(self) -> RemctlNotOpenedError:
+        reason = f": {self.closed}" if self.closed else ""
+        return self.with_evidence(RemctlNotOpenedError(f"{NOT_OPEN}{reason}"))
+
+    def _busy(self, call: str) -> RemctlError:
+        if not self._owner():
+            self._asked.serial = 0  # so that this thread does not read another's answer for its own
+        return self.with_evidence(RemctlError(f"{call} while the previous command has output left: read it first"))
 
     def with_evidence(self, error: E, command: Command | None = None) -> E:
         """Add to an error whom it concerns, and which command: the one under way, or the one given."""
@@ -336,194 +305,14 @@ class Connection:
     def _end(self, reason: str) -> None:
         if self.closed is None:
             self.closed = reason
-        self._command = None
-        job, self._job = self._job, None
-        session, self._session = self._session, ffi.NULL
-        left_behind = job is not None and job.leave()
-        if self.pending or left_behind:
-            self._shutdown()  # so that neither a blocked thread nor libremctl's farewell waits for the server
-        if session and not left_behind:
-            lib.session_free(session)
-        if self._sock is not None:
-            self._sock.close()
-
-    def _shutdown(self) -> None:
-        if self._sock is not None:
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)
+            self._command = None
+            self._wire.close(in_step=not self.pending)
 
     def _forget(self) -> None:
-        """In a forked child: let go of the descriptors, and leave the parent's session and libremctl alone."""
         if self.closed is None:
             self.closed = f"it belongs to process {self._pid}"
-            if self._sock is not None:
-                self._sock.close()
-            if self._fd >= 0:
-                os.close(self._fd)
-
-    # The wire
-
-    def _open(self, waiter: Waiter) -> None:
-        target = self.target
-        _check_ccache(target.ccache)
-        principal = ffi.NULL if target.principal is None else target.principal.encode()
-        self._session = lib.session_new(target.host.encode(), principal)
-        if not self._session:
-            raise MemoryError
-        if target.ccache is not None and not lib.remctl_set_ccache(self._session.r, os.fsencode(target.ccache)):
-            raise RemctlAuthenticationError(error_text(self._session))
-        self._job = handshake = Handshake(self._session)
-        handshake.start()  # so that GSS-API, and perhaps the KDC, are at work while the connection is made
-        if self._sock is None:
-            self._sock, self.port = connect(target.host, target.port, target.source_ip, waiter)
-        self._fd, self.protocol = handshake.run(self._sock, waiter)
-        self._job = None
-        handshake.leave()
-        if self.protocol < min(target.min_protocol, 2):
-            raise RemctlProtocolError(
-                f"the server, or something between, speaks protocol 1, and min_protocol is {target.min_protocol}"
-            )
-        logger.debug("connected to %s:%d, protocol %d", target.host, self.port, self.protocol)
-
-    def _send(self, command: Command, waiter: Waiter) -> None:
-        if self.pending:
-            raise self._busy("command()")
-        if self.protocol == 1:
-            if self._serial:
-                raise Spent
-            if command.size > MAX_V1_COMMAND_SIZE:
-                raise ValueError(f"command has {command.size} bytes, and protocol 1 takes {MAX_V1_COMMAND_SIZE}")
-        self._command = command
-        self._serial += 1
-        self._asked.serial = self._serial
-        self.pending = self._sent = True
-        self.refused = False
-        try:
-            words = command.data, command.lengths, len(command.lengths)
-            answer = lib.SEND_FULL
-            if command.size <= DIRECT_SIZE and self.protocol > 1:
-                answer = lib.session_send(self._session, self._fd, *words)
-            elif self._spoken():
-                answer = lib.SEND_UNQUIET
-            if answer == lib.SEND_UNQUIET:
-                self._sent = False
-                raise self._unquiet()
-            if answer == lib.SEND_FULL:
-                answer = self._wait_for(lib.job_send(self._session, *words), waiter).okay
-            if not answer:
-                raise self._error("the command could not be sent")
-        except BaseException as error:
-            self._fail(error, "sending the command", waiter)
-
-    def _receive(self, waiter: Waiter) -> Output:
-        """Wait for the next token."""
-        try:
-            answer = lib.TOKEN_AGAIN
-            while answer == lib.TOKEN_AGAIN:
-                answer = lib.session_next(self._session, self._fd, waiter.milliseconds(), self._slot)
-            output = self._slot[0] if answer == lib.TOKEN_TAKEN else self._receive_slowly(answer, waiter)
-            if not output:
-                raise self._error("the answer could not be read")
-        except BaseException as error:
-            self._interrupted(error, waiter)
-        return self._token(output)
-
-    def _collect(self, waiter: Waiter, out: list[bytes], err: list[bytes]) -> Output | None:
-        """Collect an answer to its end; return the error token if it ends in one, else leave its `status`."""
-        collected = self._collected
-        try:
-            while True:
-                answer = lib.session_collect(self._session, self._fd, waiter.milliseconds(), collected)
-                if collected.out.length:
-                    out.append(_take_pieces(collected.out))
-                if collected.err.length:
-                    err.append(_take_pieces(collected.err))
-                if answer == lib.TOKEN_AGAIN:
-                    continue
-                output = collected.last if answer == lib.TOKEN_TAKEN else self._receive_slowly(answer, waiter)
-                if not output:
-                    raise self._error("the answer could not be read")
-                if output.type == lib.REMCTL_OUT_STATUS:
-                    self._ended(output)
-                    return None
-                token = self._token(output)
-                if token.type is OutputType.ERROR:
-                    return token
-                (err if token.stream is Stream.STDERR else out).append(token.output or b"")
-        except BaseException as error:
-            self._interrupted(error, waiter)
-
-    def _ended(self, output: ffi.CData) -> None:
-        self._command = None
-        self.pending = False
-        self.status = output.status & 0xFF
-        self.refused = output.status == V1_REFUSED and self.protocol == 1
-
-    def _receive_slowly(self, answer: int, waiter: Waiter) -> ffi.CData:
-        """Take a token that could not be taken at once."""
-        if answer == lib.TOKEN_STUCK:
-            return self._wait_for(lib.job_output(self._session), waiter).output
-        raise _lost(ffi.errno if answer == lib.TOKEN_FAILED else errno.ECONNRESET)
-
-    def _interrupted(self, error: BaseException, waiter: Waiter) -> NoReturn:
-        if self._job is None and not isinstance(error, RemctlError | Expired | Cancelled):
-            raise error  # an interrupted wait has taken nothing off the connection
-        self._fail(error, "waiting for output", waiter)
-
-    def _token(self, output: ffi.CData) -> Output:
-        kind = output.type
-        if kind == lib.REMCTL_OUT_OUTPUT:
-            return Output(OutputType.OUTPUT, ffi.buffer(output.data, output.length)[:], _STREAMS[output.stream])
-        command = self._command
-        self._ended(output)
-        if kind == lib.REMCTL_OUT_STATUS:
-            return Output(OutputType.STATUS, status=self.status)
-        token = Output(
-            OutputType.ERROR, ffi.buffer(output.data, output.length)[:], error=ErrorCode.lookup(output.error)
-        )
-        if token.error == ErrorCode.TOOMANY_ARGS and command and _answered_twice(command):
-            self._end("remctld answers a help command of so many words twice, and the second answer was not waited for")
-        return token
-
-    def _wait_for(self, call: ffi.CData, waiter: Waiter) -> Outcome:
-        self._job = job = Job(call)
-        answer = job.wait(waiter)
-        outcome = Outcome(answer.okay, answer.output)
-        self._job = None
-        job.leave()
-        return outcome
-
-    def _error(self, what: str) -> RemctlError:
-        """Make the error for a call that libremctl refused."""
-        text = error_text(self._session)
-        if self._at_end():
-            return RemctlConnectionError(f"{what}: the server has closed the connection")
-        if "GSS-API" in text:
-            return RemctlAuthenticationError(f"{what}: {text}", hint=_hints.for_authentication(text))
-        return RemctlProtocolError(f"{what}: {text}")
+            self._wire.forget()
 
 
 def _answered_twice(command: Command) -> bool:
     return command.word(0) == b"help" and len(command.lengths) > HELP_WORDS
-
-
-def _take_pieces(pieces: ffi.CData) -> bytes:
-    data = ffi.buffer(pieces.data, pieces.length)[:]
-    pieces.length = 0
-    return data
-
-
-def _lost(code: int) -> RemctlConnectionError:
-    error = RemctlConnectionError(f"the connection was lost before the end of the answer: {os.strerror(code)}")
-    error.errno = code
-    return error
-
-
-def _check_ccache(name: str | None) -> None:
-    """Find out that a ticket cache in the file system is not there before anything is sent."""
-    if name is None:
-        return
-    kind, colon, rest = name.partition(":")
-    path = rest if colon and kind in ("FILE", "DIR") else name if not colon or name.startswith("/") else None
-    if path is not None and not os.path.exists(path.removeprefix(":")):
-        raise RemctlAuthenticationError(f"ccache {name!r} is not there", hint="no ticket: run kinit")

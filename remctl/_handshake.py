@@ -12,34 +12,36 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from remctl import _hints
 from remctl._libremctl import ffi, lib
-from remctl._waiting import Job, Waiter
+from remctl._waiting import Waiter, check_job, wait_for
 from remctl.exceptions import RemctlAuthenticationError, RemctlConnectionError, RemctlProtocolError
+
+if TYPE_CHECKING:
+    from remctl._libremctl import CData
 
 _TRANSPORT_TROUBLE: Final = ("error receiving", "error sending", "unexpected token")
 """How libremctl begins a text when the connection failed it; all other texts are about GSS-API or the ticket cache."""
 
 
 class Handshake:
-    """One authentication: `start()`, `run()`, and in any case `leave()`.
+    """One authentication: `start()`, `run()`, and in any case `close()`.
 
     Args:
         session: the C session, fresh.
     """
 
-    def __init__(self, session: ffi.CData) -> None:
+    def __init__(self, session: CData) -> None:
         self._session = session
         self._relay = ffi.NULL
-        self._job: Job | None = None
-        self._ours, theirs = socket.socketpair()
-        self._fd = theirs.detach()
+        self._ours, self._theirs = socket.socketpair()
+        self._fd = self._theirs.fileno()
 
     def start(self) -> None:
         """Let libremctl begin; what it has to say waits in the pair."""
-        self._job = Job(lib.job_open(self._session, self._fd))
+        check_job(lib.job_open(self._session, self._theirs.detach()))
 
     def run(self, sock: socket.socket, waiter: Waiter) -> tuple[int, int]:
         """Authenticate over a connection, and put it in the pair's place.
@@ -57,28 +59,25 @@ class Handshake:
             RemctlProtocolError: what answers is no remctl server.
             Expired, Cancelled: see `Waiter.poll`.
         """
-        assert self._job is not None
         self._relay = lib.relay_new(self._ours.fileno(), sock.fileno())
         if not self._relay:
             raise MemoryError
         while lib.relay_step(self._relay, waiter.milliseconds()) == lib.RELAY_AGAIN:
             pass
-        if not self._job.wait(waiter).okay:
+        if not wait_for(self._session, self._session.job, waiter).okay:
             raise self._error(error_text(self._session))
         if lib.relay_unread(self._relay) or self._unread():
             raise RemctlProtocolError("the server sent something before it was asked for anything")
         os.dup2(sock.fileno(), self._fd, inheritable=False)
         return self._fd, int(lib.relay_protocol(self._relay))
 
-    def leave(self) -> bool:
-        """Be done with it, at its end or before.  Says whether the thread goes on; it then frees the session."""
+    def close(self) -> None:
+        """Be done with it, at its end or before, as long as the session still has its job; twice is harmless."""
         self._ours.close()
-        if self._relay:
-            lib.relay_free(self._relay)
-        if self._job is None:
-            os.close(self._fd)
-            return False
-        return self._job.leave()
+        self._theirs.close()
+        relay, self._relay = self._relay, ffi.NULL
+        if relay:
+            lib.relay_free(relay)
 
     def _unread(self) -> bytes:
         """Return what lies in libremctl's end of the pair, to which nobody writes any more."""
@@ -92,7 +91,9 @@ class Handshake:
         if not text.startswith(_TRANSPORT_TROUBLE):
             return RemctlAuthenticationError(f"authentication failed: {text}", hint=_hints.for_authentication(text))
         if not lib.relay_server_ended(self._relay):
-            return RemctlProtocolError(f"authentication failed: {text}", hint="check that a remctl server has this port")
+            return RemctlProtocolError(
+                f"authentication failed: {text}", hint="check that a remctl server has this port"
+            )
         error = RemctlConnectionError(
             f"the server closed the connection during authentication: {text}", hint="the server's log says why"
         )
@@ -100,6 +101,6 @@ class Handshake:
         return error
 
 
-def error_text(session: ffi.CData) -> str:
+def error_text(session: CData) -> str:
     """Return libremctl's text for its last failure; bytes that are no UTF-8 are shown escaped."""
     return ffi.string(lib.remctl_error(session.r)).decode("utf-8", "backslashreplace")

@@ -2,7 +2,7 @@
 
 Every wait of a call goes through one `Waiter`, which ends it when the time limit passes or another thread closes the
 session.  All waiting happens in Python, where signal handlers run and so Ctrl-C works; a C call that may block runs on
-a thread of its own, a `Job`, which the caller can leave behind.
+a thread of its own, which the caller can leave behind (see src_c/job.c).
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import os
 import select
 import time
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from remctl._libremctl import ffi, lib
 from remctl.exceptions import RemctlError
+
+if TYPE_CHECKING:
+    from remctl._libremctl import CData
 
 SLICE: Final = 0.1
 """Seconds between two looks at whether another thread has closed the session."""
@@ -108,23 +111,33 @@ class Waiter:
         return math.ceil(self.pause() * 1000)
 
 
-class Job:
-    """A C call that blocks, on a thread of its own, which can be left behind.
+class Outcome(NamedTuple):
+    """What a C call on a thread came to."""
+
+    okay: int
+    output: CData
+
+
+def wait_for(session: CData, job: CData, waiter: Waiter) -> Outcome:
+    """Wait for a C call that blocks, on a thread of its own.
 
     Args:
-        job: what one of the C functions `job_*` returned; NULL, when no thread could be started.
+        session: the C session that the call works on.
+        job: what one of the C functions `job_*` returned for it.
+        waiter: the call's patience.  When it ends, the job is still the session's: `session_leave` is due.
+
+    Raises:
+        RemctlError: the system gave no thread or no descriptor.
+        Expired, Cancelled: see `Waiter.poll`.
     """
+    check_job(job)
+    waiter.poll({job.finished: select.POLLIN})
+    outcome = Outcome(job.okay, job.output)
+    lib.session_leave(session)
+    return outcome
 
-    def __init__(self, job: ffi.CData) -> None:
-        if not job:
-            raise RemctlError(f"no thread could be started: {os.strerror(ffi.errno)}")
-        self._job = job
 
-    def wait(self, waiter: Waiter) -> ffi.CData:
-        """Wait for the call, and return the C struct with its results; raises as `Waiter.poll` does."""
-        waiter.poll({self._job.finished: select.POLLIN})
-        return self._job
-
-    def leave(self) -> bool:
-        """Be done with the call, ended or not.  Says whether it goes on; it then frees the session it works on."""
-        return bool(lib.job_leave(self._job))
+def check_job(job: CData) -> None:
+    """Raise if a job could not be started."""
+    if not job:
+        raise RemctlError(f"no thread could be started: {os.strerror(ffi.errno)}")

@@ -39,7 +39,7 @@ def remctl(
 
     Args:
         host: the server's name or address.
-        port: its TCP port, a number or decimal text; None or 0 tries 4373, and then 4444 if that cannot be connected to.
+        port: its TCP port, a number or decimal text; None or 0 tries 4373, then 4444 if that does not connect.
         principal: the server's principal; None is host/HOST in the realm that Kerberos gives the host.
         command: the command's words, in a sequence or iterator.
         timeout: seconds for the whole call; None or 0 is without limit.
@@ -158,7 +158,7 @@ class Remctl:
 
         Args:
             host: the server's name or address.
-            port: its TCP port, a number or decimal text; None or 0 tries 4373, then 4444 if that cannot be connected to.
+            port: its TCP port, a number or decimal text; None or 0 tries 4373, then 4444 if that does not connect.
             principal: the server's principal; None is host/HOST in the realm that Kerberos gives the host.
 
         Raises:
@@ -243,7 +243,8 @@ class Remctl:
             try:
                 result.check()
             except RemctlStatusError as error:
-                raise self._connection(open=False).with_evidence(error, checked)
+                self._connection(open=False).with_evidence(error, checked)
+                raise
         return result
 
     def stream(self, words: Iterable[Word], *, timeout: float | None = None) -> Iterator[Output]:
@@ -273,7 +274,7 @@ class Remctl:
             yield token
         connection = self._connection(open=False)
         if token.type is OutputType.ERROR or (connection.refused and text):
-            raise connection.refusal(command, token.output or text, token.error, b"", b"")
+            raise connection.refusal(command, token, stdout=text if connection.refused else b"")
         yield token
 
     def command(self, words: Iterable[Word]) -> None:

@@ -28,7 +28,8 @@ def pkg_config(*arguments: str) -> list[str]:
     return answer.stdout.split()
 
 
-def directories(arguments: list[str], option: str) -> list[str]:
+def values(arguments: list[str], option: str) -> list[str]:
+    """Return what follows a one-letter option like -I in a compiler's arguments."""
     return [word.removeprefix(option) for word in arguments if word.startswith(option)]
 
 
@@ -40,8 +41,8 @@ ffi.set_source(
     "remctl._libremctl",
     '#include <netdb.h>\n#include "glue.h"\n',
     sources=[f"src_c/{name}.c" for name in ("signals", "session", "job", "relay")],
-    include_dirs=["src_c", *directories(compile_flags, "-I")],
-    library_dirs=directories(link_flags, "-L"),
-    libraries=directories(link_flags, "-l"),
+    include_dirs=["src_c", *values(compile_flags, "-I")],
+    library_dirs=values(link_flags, "-L"),
+    libraries=values(link_flags, "-l"),
     extra_compile_args=["-Wall", "-Wextra", "-Wno-unused-parameter"],
 )

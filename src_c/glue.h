@@ -45,6 +45,7 @@ struct session {
     struct remctl *r;
     char *host;
     char *principal; /* NULL for the default */
+    struct job *job; /* at work, or at its end and not yet left; NULL else */
 };
 struct session *session_new(const char *host, const char *principal);
 void session_free(struct session *);
@@ -78,7 +79,7 @@ struct answer {
 int session_collect(struct session *, int fd, int milliseconds, struct answer *);
 void answer_free(struct answer *);
 
-/* A blocking call on a thread; descriptor `finished` is readable once it has returned. */
+/* A blocking call on a thread; descriptor `finished` is readable once it has returned.  A session has one at a time. */
 struct address {
     int family;
     char text[64]; /* numeric, with the scope of an IPv6 address */
@@ -97,6 +98,7 @@ struct job *job_noop(struct session *);
 struct job *job_output(struct session *);
 struct job *job_resolve(const char *host, int family);
 int job_leave(struct job *);
+int session_leave(struct session *);
 
 /* Two descriptors, and what is on its way between them. */
 #define RELAY_DONE  0

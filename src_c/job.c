@@ -1,9 +1,11 @@
 /*
  * Calls that block, each on a thread of its own; see glue.h.
  *
- * The caller waits for the descriptor `finished` in its own time, and calls job_leave() in any case.  When it leaves
- * before the end, the thread has the job and the session from then on, and frees them when the call returns.  The
- * threads run no Python, so they need no interpreter that still exists; all signals are held back in them.
+ * The caller waits for the descriptor `finished` in its own time, and leaves the job in any case: with session_leave(),
+ * or job_leave() for a job without a session.  When it leaves before the end, the thread has the job and the session
+ * from then on, and frees them when the call returns.  A session knows its job, so that no exception in Python can come
+ * between the two.  The threads run no Python, so they need no interpreter that still exists; all signals are held back
+ * in them.
  */
 
 #include "glue.h"
@@ -101,6 +103,8 @@ start(struct job *job)
     }
     job->finished = ends[0];
     job->private->finishing = ends[1];
+    if (job->private->session != NULL)
+        job->private->session->job = job;
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     hold_signals(&held);
@@ -108,6 +112,8 @@ start(struct job *job)
     release_signals(&held);
     pthread_attr_destroy(&attributes);
     if (code != 0) {
+        if (job->private->session != NULL)
+            job->private->session->job = NULL;
         close(ends[1]);
         job_free(job);
         errno = code;
@@ -116,7 +122,7 @@ start(struct job *job)
     return job;
 }
 
-/* Says whether the thread has the session now; else it has come to its end, and the caller still has the session. */
+/* Says whether the thread has the job now; else it has come to its end. */
 int
 job_leave(struct job *job)
 {
@@ -131,6 +137,19 @@ job_leave(struct job *job)
     return !returned;
 }
 
+/*
+ * Leaves the session's job, if there is one.  Says whether the thread has the session now, and will free it; else the
+ * caller still has it.
+ */
+int
+session_leave(struct session *session)
+{
+    struct job *job = session->job;
+
+    session->job = NULL;
+    return job != NULL && job_leave(job);
+}
+
 /* Authenticates over one end of a socket pair; in success too the other end then sees an end. */
 static void
 call_open(struct job *job)
@@ -142,15 +161,19 @@ call_open(struct job *job)
         shutdown(job->private->fd, SHUT_WR);
 }
 
+/* The descriptor is the session's from here on: closed when this fails. */
 struct job *
 job_open(struct session *session, int fd)
 {
     struct job *job = job_new(call_open, session);
 
+    if (job != NULL) {
+        job->private->fd = fd;
+        job = start(job);
+    }
     if (job == NULL)
-        return NULL;
-    job->private->fd = fd;
-    return start(job);
+        close(fd);
+    return job;
 }
 
 static void

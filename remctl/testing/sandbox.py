@@ -33,9 +33,7 @@ _KRB5_CONF: Final = {
     "domain_realm": {"localhost": "$realm", _ADDRESS: "$realm", "::1": "$realm"},
 }
 
-_KDC_CONF: Final = {
-    "realms": {"$realm": {"kdc_listen": f"{_ADDRESS}:$port0", "kdc_tcp_listen": f"{_ADDRESS}:$port0"}}
-}
+_KDC_CONF: Final = {"realms": {"$realm": {"kdc_listen": f"{_ADDRESS}:$port0", "kdc_tcp_listen": f"{_ADDRESS}:$port0"}}}
 
 
 class Principal(NamedTuple):
@@ -188,7 +186,7 @@ class Sandbox:
         self.server.add_config(text)
 
     def add_examples(self) -> None:
-        """Add the commands `example hello`, `echo`, `status`, `count`, `sleep`, `bytes` and `cat` to the first server."""
+        """Add the command `example` to the first server: hello, echo, status, count, sleep, bytes and cat."""
         program = Path(__file__).with_name("example-commands.sh")
         self.add_command("example", "cat", program, stdin="last")
         self.add_command("example", "ALL", program)

@@ -1,0 +1,271 @@
+"""Commands and tokens on their way: a TCP connection, and libremctl's side of the protocol over it.
+
+Below `_connection`, which says who may use it and when; one thread at a time does.
+
+libremctl reads and writes by blocking, so it is only called where it cannot block: for a token that has arrived as a
+whole, or with a command that fits the socket's buffer.  Everything else runs on a thread that can be left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from remctl import _hints
+from remctl._arguments import Command
+from remctl._connecting import connect
+from remctl._handshake import Handshake, error_text
+from remctl._libremctl import ffi, lib
+from remctl._waiting import READABLE, Waiter, wait_for
+from remctl.exceptions import (
+    RemctlAuthenticationError,
+    RemctlConnectionError,
+    RemctlError,
+    RemctlProtocolError,
+)
+from remctl.types import ErrorCode, Output, OutputType, Stream
+
+if TYPE_CHECKING:
+    from remctl._libremctl import CData
+
+DIRECT_SIZE: Final = 8192
+"""Bytes of a command that a socket which polls as writable takes without blocking."""
+
+V1_REFUSED: Final = -1
+"""The status that comes with the text of an error in protocol 1, and without text when a signal ended the command."""
+
+_STREAMS: Final = (None, Stream.STDOUT, Stream.STDERR)
+
+
+class Target(NamedTuple):
+    """Whom to talk to and how, as `_arguments` has checked it."""
+
+    host: str
+    port: int
+    principal: str | None
+    ccache: str | None
+    source_ip: str | None
+    min_protocol: int
+
+
+class Wire:
+    """See the module.
+
+    Args:
+        target: whom to talk to.
+        sock: a connected stream socket to use, which the wire then owns; None makes one.
+    """
+
+    port: int
+    """The port connected to; until then the one asked for, 0 for the defaults."""
+    protocol: int
+    """The protocol version: 1, 2 ("2 or later", all that the server tells), or 3 once a NOOP was answered; 0 before."""
+    refused: bool
+    """Whether the last status is the one that, in protocol 1, marks the output before it as the text of an error."""
+
+    def __init__(self, target: Target, sock: socket.socket | None) -> None:
+        self.port = target.port
+        self.protocol = 0
+        self.refused = False
+        self._target = target
+        self._sock = sock
+        self._fd = -1
+        self._session = ffi.NULL
+        self._handshake: Handshake | None = None
+        self._slot = ffi.new("struct remctl_output **")
+        self._collected = ffi.gc(ffi.new("struct answer *"), lib.answer_free)
+
+    def open(self, waiter: Waiter) -> None:
+        """Connect and authenticate."""
+        target = self._target
+        _check_ccache(target.ccache)
+        principal = ffi.NULL if target.principal is None else target.principal.encode()
+        self._session = lib.session_new(target.host.encode(), principal)
+        if not self._session:
+            raise MemoryError
+        if target.ccache is not None and not lib.remctl_set_ccache(self._session.r, os.fsencode(target.ccache)):
+            raise RemctlAuthenticationError(error_text(self._session))
+        self._handshake = Handshake(self._session)
+        self._handshake.start()  # so that GSS-API, and perhaps the KDC, are at work while the connection is made
+        if self._sock is None:
+            self._sock, self.port = connect(target.host, target.port, target.source_ip, waiter)
+        self._fd, self.protocol = self._handshake.run(self._sock, waiter)
+        self._handshake.close()
+        if self.protocol < min(target.min_protocol, 2):
+            raise RemctlProtocolError(
+                f"the server, or something between, speaks protocol 1, and min_protocol is {target.min_protocol}"
+            )
+
+    def send(self, command: Command, waiter: Waiter) -> None:
+        """Send a command.
+
+        Raises:
+            NothingSent: the server has ended, or is out of step; the command did not leave.
+            RemctlProtocolError: the command may have left in part.
+            Expired, Cancelled: see `Waiter.poll`.
+        """
+        words = command.data, command.lengths, len(command.lengths)
+        answer = lib.SEND_FULL
+        if command.size <= DIRECT_SIZE and self.protocol > 1:
+            answer = lib.session_send(self._session, self._fd, *words)
+        elif self._spoken():
+            answer = lib.SEND_UNQUIET
+        if answer == lib.SEND_UNQUIET:
+            raise NothingSent(self._unquiet())
+        if answer == lib.SEND_FULL:
+            answer = wait_for(self._session, lib.job_send(self._session, *words), waiter).okay
+        if not answer:
+            raise self._error("the command could not be sent")
+
+    def receive(self, waiter: Waiter) -> Output:
+        """Wait for the next token.  Whatever interrupts this, no token is lost: the next call returns it."""
+        if not self._slot[0]:
+            answer = lib.TOKEN_AGAIN
+            while answer == lib.TOKEN_AGAIN:
+                answer = lib.session_next(self._session, self._fd, waiter.milliseconds(), self._slot)
+            if answer != lib.TOKEN_TAKEN:
+                self._slot[0] = self._receive_slowly(answer, waiter)
+            if not self._slot[0]:
+                raise self._error("the answer could not be read")
+        token = self._token(self._slot[0])
+        self._slot[0] = ffi.NULL
+        return token
+
+    def collect(self, waiter: Waiter, out: list[bytes], err: list[bytes]) -> Output:
+        """Wait for the token that ends the answer, and collect the output before it."""
+        collected = self._collected
+        while True:
+            answer = lib.session_collect(self._session, self._fd, waiter.milliseconds(), collected)
+            if collected.out.length:
+                out.append(_take_pieces(collected.out))
+            if collected.err.length:
+                err.append(_take_pieces(collected.err))
+            if answer == lib.TOKEN_AGAIN:
+                continue
+            output = collected.last if answer == lib.TOKEN_TAKEN else self._receive_slowly(answer, waiter)
+            if not output:
+                raise self._error("the answer could not be read")
+            token = self._token(output)
+            if token.type is not OutputType.OUTPUT:
+                return token
+            (err if token.stream is Stream.STDERR else out).append(token.output or b"")
+
+    def noop(self, waiter: Waiter) -> None:
+        """Make a round trip."""
+        if self._spoken():
+            raise self._unquiet()
+        if not wait_for(self._session, lib.job_noop(self._session), waiter).okay:
+            raise self._error("noop() failed")
+        self.protocol = 3
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor; -1 when closed."""
+        return -1 if self._sock is None else self._sock.fileno()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a call on a thread is under way, so that the connection cannot go on without its end."""
+        return bool(self._session and self._session.job)
+
+    # The end
+
+    def close(self, *, in_step: bool) -> None:
+        """Close the connection; with a farewell to the server, unless the two sides are out of step."""
+        session, self._session = self._session, ffi.NULL
+        if self._handshake is not None:
+            self._handshake.close()
+        left_behind = bool(session) and lib.session_leave(session)
+        if left_behind or not in_step:
+            self.shutdown()  # so that neither a blocked thread nor libremctl's farewell waits for the server
+        if session and not left_behind:
+            lib.session_free(session)
+        if self._sock is not None:
+            self._sock.close()
+
+    def shutdown(self) -> None:
+        """End the connection under whoever uses it; may be called from any thread."""
+        if self._sock is not None:
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+
+    def forget(self) -> None:
+        """In a forked child: let go of the descriptors, and leave the parent's connection and libremctl alone."""
+        if self._sock is not None:
+            self._sock.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    # Tokens and errors
+
+    def _receive_slowly(self, answer: int, waiter: Waiter) -> CData:
+        """Take a token that could not be taken at once."""
+        if answer == lib.TOKEN_STUCK:
+            return wait_for(self._session, lib.job_output(self._session), waiter).output
+        code = ffi.errno if answer == lib.TOKEN_FAILED else errno.ECONNRESET
+        error = RemctlConnectionError(f"the connection was lost before the end of the answer: {os.strerror(code)}")
+        error.errno = code
+        raise error
+
+    def _token(self, output: CData) -> Output:
+        kind = output.type
+        if kind == lib.REMCTL_OUT_STATUS:
+            self.refused = output.status == V1_REFUSED and self.protocol == 1
+            return Output(OutputType.STATUS, None, None, output.status & 0xFF)
+        text = ffi.buffer(output.data, output.length)[:]
+        if kind == lib.REMCTL_OUT_OUTPUT:
+            return Output(OutputType.OUTPUT, text, _STREAMS[output.stream])
+        return Output(OutputType.ERROR, text, error=ErrorCode.lookup(output.error))
+
+    def _spoken(self) -> bool:
+        """Whether the server has said something, or ended, since its last answer."""
+        poller = select.poll()
+        poller.register(self.fileno(), READABLE)
+        return bool(poller.poll(0))
+
+    def _unquiet(self) -> RemctlProtocolError:
+        if self._at_end():
+            return RemctlConnectionError("the server has closed the connection")
+        return RemctlProtocolError("the server sent something nobody asked for, as it does when it ends idle sessions")
+
+    def _at_end(self) -> bool:
+        assert self._sock is not None
+        try:
+            return not self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def _error(self, what: str) -> RemctlError:
+        """Make the error for a call that libremctl refused."""
+        text = error_text(self._session)
+        if self._at_end():
+            return RemctlConnectionError(f"{what}: the server has closed the connection")
+        if "GSS-API" in text:
+            return RemctlAuthenticationError(f"{what}: {text}", hint=_hints.for_authentication(text))
+        return RemctlProtocolError(f"{what}: {text}")
+
+
+class NothingSent(Exception):
+    """A command was not sent, because of the error that is the one argument."""
+
+
+def _take_pieces(pieces: CData) -> bytes:
+    data: bytes = ffi.buffer(pieces.data, pieces.length)[:]
+    pieces.length = 0
+    return data
+
+
+def _check_ccache(name: str | None) -> None:
+    """Find out that a ticket cache in the file system is not there before anything is sent."""
+    if name is None:
+        return
+    kind, colon, rest = name.partition(":")
+    path = rest.removeprefix(":") if kind in ("FILE", "DIR") else name if not colon or name.startswith("/") else None
+    if path is not None and not Path(path).exists():
+        raise RemctlAuthenticationError(f"ccache {name!r} is not there", hint="no ticket: run kinit")
