@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from remctl._libremctl import ffi, lib
-from remctl._waiting import Waiter, check_job
+from remctl._waiting import Waiter, check_job, wait_for
 from remctl.exceptions import RemctlConnectionError
 
 DEFAULT_PORTS: Final = (int(lib.REMCTL_PORT), int(lib.REMCTL_PORT_OLD))
@@ -80,8 +80,7 @@ def _resolve(host: str, family: int, waiter: Waiter) -> list[tuple[int, str]]:
     job = lib.job_resolve(name, family)
     check_job(job)
     try:
-        waiter.poll({job.finished: select.POLLIN})
-        if job.okay != 0:
+        if wait_for(job, waiter).okay != 0:
             reason = ffi.string(lib.gai_strerror(job.okay)).decode("utf-8", "backslashreplace")
             raise RemctlConnectionError(
                 f"unknown host: {reason}", hint="check the name, and the name service of this machine"

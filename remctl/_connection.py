@@ -37,10 +37,6 @@ HELP_WORDS: Final = 3
 NOT_OPEN: Final = "no currently open connection"
 
 
-class Spent(Exception):
-    """The connection has given its one answer (protocol 1); the command was not sent."""
-
-
 class Connection:
     """See the module.  Every method may be called from any thread; one works at a time, the others wait.
 
@@ -88,10 +84,10 @@ class Connection:
             self.noop(waiter)
 
     def send(self, command: Command, waiter: Waiter) -> None:
-        """Send a command, at most once; raises `Spent` when a protocol 1 server has closed after its answer."""
+        """Send a command, at most once."""
         self._take(waiter)
         try:
-            self._send(command, waiter)
+            self._send(command, waiter, "command()")
         finally:
             self._drop()
 
@@ -118,12 +114,12 @@ class Connection:
             self._drop()
 
     def run(self, command: Command, waiter: Waiter) -> Result:
-        """Send a command and collect its answer; nobody comes between.  See `send`."""
+        """Send a command and collect its answer; nobody comes between."""
         out: list[bytes] = []
         err: list[bytes] = []
         self._take(waiter)
         try:
-            self._send(command, waiter)
+            self._send(command, waiter, "run()")
             try:
                 token = self._wire.collect(waiter, out, err)
             except BaseException as error:
@@ -232,14 +228,11 @@ class Connection:
 
     # From command to answer
 
-    def _send(self, command: Command, waiter: Waiter) -> None:
+    def _send(self, command: Command, waiter: Waiter, call: str) -> None:
         if self.pending:
-            raise self._busy("command()")
-        if self.protocol == 1:
-            if self._serial:
-                raise Spent
-            if command.size > MAX_V1_COMMAND_SIZE:
-                raise ValueError(f"command has {command.size} bytes, and protocol 1 takes {MAX_V1_COMMAND_SIZE}")
+            raise self._busy(call)
+        if self.protocol == 1 and command.size > MAX_V1_COMMAND_SIZE:
+            raise ValueError(f"command has {command.size} bytes, and protocol 1 takes {MAX_V1_COMMAND_SIZE}")
         self._command = command
         self._serial += 1
         self._asked.serial = self._serial

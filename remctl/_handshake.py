@@ -64,7 +64,9 @@ class Handshake:
             raise MemoryError
         while lib.relay_step(self._relay, waiter.milliseconds()) == lib.RELAY_AGAIN:
             pass
-        if not wait_for(self._session, self._session.job, waiter).okay:
+        okay = wait_for(self._session.job, waiter).okay
+        lib.session_leave(self._session)
+        if not okay:
             raise self._error(error_text(self._session))
         if lib.relay_unread(self._relay) or self._unread():
             raise RemctlProtocolError("the server sent something before it was asked for anything")
@@ -90,7 +92,7 @@ class Handshake:
     def _error(self, text: str) -> RemctlProtocolError:
         if not text.startswith(_TRANSPORT_TROUBLE):
             return RemctlAuthenticationError(f"authentication failed: {text}", hint=_hints.for_authentication(text))
-        if not lib.relay_server_ended(self._relay):
+        if lib.relay_malformed(self._relay) or not lib.relay_server_ended(self._relay):
             return RemctlProtocolError(
                 f"authentication failed: {text}", hint="check that a remctl server has this port"
             )

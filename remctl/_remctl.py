@@ -12,12 +12,11 @@ this module.
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable
 
 from remctl import _arguments
 from remctl._arguments import Command
-from remctl._connection import NOT_OPEN, Connection, Spent
+from remctl._connection import NOT_OPEN, Connection
 from remctl._libremctl import ffi, lib
 from remctl._waiting import Waiter
 from remctl._wire import Target
@@ -65,7 +64,6 @@ class Handle:
         self.source_ip: str | None = None
         self.min_protocol = 1
         self.freed = False
-        self._renewal = threading.Lock()
 
     def open(
         self, host: str, port: int, principal: str | None, waiter: Waiter, sock: socket.socket | None = None
@@ -73,16 +71,17 @@ class Handle:
         """Connect and authenticate, over `sock` if there is one; closes the connection of before."""
         self.close("open() was called again")
         target = Target(host, port, principal, self.ccache, self.source_ip, self.min_protocol)
-        self._connect(Connection(target, sock), waiter)
+        self.connection = Connection(target, sock)
+        try:
+            self.connection.open(waiter)
+        except RemctlError as error:
+            self.error = str(error)
+            raise
 
     def command(self, command: Command, waiter: Waiter) -> None:
-        """Send a command; to a server of protocol 1, which ends each connection after its answer, over a new one."""
-        connection = self._opened()
+        """Send a command."""
         try:
-            connection.send(command, waiter)
-        except Spent:
-            self._renew(connection, waiter)
-            self.command(command, waiter)
+            self._opened().send(command, waiter)
         except RemctlError as error:
             self.error = str(error)
             raise
@@ -104,13 +103,9 @@ class Handle:
             raise
 
     def run(self, command: Command, waiter: Waiter) -> Result:
-        """Send a command and collect its answer; interrupted in between, the session is closed.  See `command`."""
-        connection = self._opened()
+        """Send a command and collect its answer; interrupted in between, the session is closed."""
         try:
-            return connection.run(command, waiter)
-        except Spent:
-            self._renew(connection, waiter)
-            return self.run(command, waiter)
+            return self._opened().run(command, waiter)
         except RemctlError as error:
             self.error = str(error)
             raise
@@ -119,19 +114,6 @@ class Handle:
         """Close the connection, if there is one."""
         if self.connection is not None:
             self.connection.close(reason)
-
-    def _connect(self, connection: Connection, waiter: Waiter) -> None:
-        self.connection = connection
-        try:
-            connection.open(waiter)
-        except RemctlError as error:
-            self.error = str(error)
-            raise
-
-    def _renew(self, spent: Connection, waiter: Waiter) -> None:
-        with self._renewal:
-            if self.connection is spent:
-                self._connect(Connection(spent.target), waiter)
 
     def _opened(self) -> Connection:
         if self.connection is None:

@@ -12,9 +12,9 @@ import os
 import select
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from remctl._libremctl import ffi, lib
+from remctl._libremctl import ffi
 from remctl.exceptions import RemctlError
 
 if TYPE_CHECKING:
@@ -111,20 +111,14 @@ class Waiter:
         return math.ceil(self.pause() * 1000)
 
 
-class Outcome(NamedTuple):
-    """What a C call on a thread came to."""
-
-    okay: int
-    output: CData
-
-
-def wait_for(session: CData, job: CData, waiter: Waiter) -> Outcome:
-    """Wait for a C call that blocks, on a thread of its own.
+def wait_for(job: CData, waiter: Waiter) -> CData:
+    """Wait for a C call that blocks, on a thread of its own, and return the C struct with its results.
 
     Args:
-        session: the C session that the call works on.
-        job: what one of the C functions `job_*` returned for it.
-        waiter: the call's patience.  When it ends, the job is still the session's: `session_leave` is due.
+        job: what one of the C functions `job_*` returned.
+        waiter: the call's patience.
+
+    The job has to be left in any case, with `session_leave` or `job_leave`.
 
     Raises:
         RemctlError: the system gave no thread or no descriptor.
@@ -132,9 +126,7 @@ def wait_for(session: CData, job: CData, waiter: Waiter) -> Outcome:
     """
     check_job(job)
     waiter.poll({job.finished: select.POLLIN})
-    outcome = Outcome(job.okay, job.output)
-    lib.session_leave(session)
-    return outcome
+    return job
 
 
 def check_job(job: CData) -> None:

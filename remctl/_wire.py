@@ -39,6 +39,8 @@ DIRECT_SIZE: Final = 8192
 V1_REFUSED: Final = -1
 """The status that comes with the text of an error in protocol 1, and without text when a signal ended the command."""
 
+_UNREADABLE: Final = "the answer could not be read"
+
 _STREAMS: Final = (None, Stream.STDOUT, Stream.STDERR)
 
 
@@ -74,7 +76,8 @@ class Wire:
         self.refused = False
         self._target = target
         self._sock = sock
-        self._fd = -1
+        self._theirs = -1
+        self._v1_answer = False
         self._session = ffi.NULL
         self._handshake: Handshake | None = None
         self._slot = ffi.new("struct remctl_output **")
@@ -84,22 +87,47 @@ class Wire:
         """Connect and authenticate."""
         target = self._target
         _check_ccache(target.ccache)
-        principal = ffi.NULL if target.principal is None else target.principal.encode()
-        self._session = lib.session_new(target.host.encode(), principal)
-        if not self._session:
-            raise MemoryError
-        if target.ccache is not None and not lib.remctl_set_ccache(self._session.r, os.fsencode(target.ccache)):
-            raise RemctlAuthenticationError(error_text(self._session))
+        self._session = self._new_session()
+        given = self._sock is not None
         self._handshake = Handshake(self._session)
         self._handshake.start()  # so that GSS-API, and perhaps the KDC, are at work while the connection is made
         if self._sock is None:
             self._sock, self.port = connect(target.host, target.port, target.source_ip, waiter)
-        self._fd, self.protocol = self._handshake.run(self._sock, waiter)
+        self._theirs, self.protocol = self._handshake.run(self._sock, waiter)
         self._handshake.close()
         if self.protocol < min(target.min_protocol, 2):
             raise RemctlProtocolError(
                 f"the server, or something between, speaks protocol 1, and min_protocol is {target.min_protocol}"
             )
+        if self.protocol == 1 and not given:
+            self._leave_it_to_libremctl(waiter)
+
+    def _new_session(self) -> CData:
+        target = self._target
+        principal = ffi.NULL if target.principal is None else target.principal.encode()
+        session = lib.session_new(target.host.encode(), principal)
+        if not session:
+            raise MemoryError
+        if target.ccache is not None and not lib.remctl_set_ccache(session.r, os.fsencode(target.ccache)):
+            error = RemctlAuthenticationError(error_text(session))
+            lib.session_free(session)
+            raise error
+        return session
+
+    def _leave_it_to_libremctl(self, waiter: Waiter) -> None:
+        """Let libremctl connect by itself: in protocol 1 it hands out no exit status over a connection of others.
+
+        It then makes a new connection for each further command, as protocol 1 demands.
+        """
+        self.close(in_step=True)
+        self._sock, self._theirs, self._handshake = None, -1, None
+        self._session = self._new_session()
+        if self._target.source_ip is not None:
+            lib.remctl_set_source_ip(self._session.r, self._target.source_ip.encode())
+        okay = wait_for(lib.job_connect(self._session, self.port), waiter).okay
+        lib.session_leave(self._session)
+        if not okay:
+            raise RemctlConnectionError(f"connecting with protocol 1 failed: {error_text(self._session)}")
 
     def send(self, command: Command, waiter: Waiter) -> None:
         """Send a command.
@@ -112,45 +140,44 @@ class Wire:
         words = command.data, command.lengths, len(command.lengths)
         answer = lib.SEND_FULL
         if command.size <= DIRECT_SIZE and self.protocol > 1:
-            answer = lib.session_send(self._session, self._fd, *words)
-        elif self._spoken():
+            answer = lib.session_send(self._session, self.fileno(), *words)
+        elif self.protocol > 1 and self._spoken():
             answer = lib.SEND_UNQUIET
         if answer == lib.SEND_UNQUIET:
             raise NothingSent(self._unquiet())
         if answer == lib.SEND_FULL:
-            answer = wait_for(self._session, lib.job_send(self._session, *words), waiter).okay
+            answer = wait_for(lib.job_send(self._session, *words), waiter).okay
+            lib.session_leave(self._session)
         if not answer:
             raise self._error("the command could not be sent")
 
     def receive(self, waiter: Waiter) -> Output:
         """Wait for the next token.  Whatever interrupts this, no token is lost: the next call returns it."""
-        if not self._slot[0]:
-            answer = lib.TOKEN_AGAIN
-            while answer == lib.TOKEN_AGAIN:
-                answer = lib.session_next(self._session, self._fd, waiter.milliseconds(), self._slot)
-            if answer != lib.TOKEN_TAKEN:
-                self._slot[0] = self._receive_slowly(answer, waiter)
-            if not self._slot[0]:
-                raise self._error("the answer could not be read")
-        token = self._token(self._slot[0])
-        self._slot[0] = ffi.NULL
+        slot = self._slot
+        if not slot[0]:
+            self._fill(slot, waiter)
+            if not slot[0]:
+                raise self._error(_UNREADABLE)
+        token = self._token(slot[0])
+        self._v1_answer = self.protocol == 1 and token.type is OutputType.OUTPUT
+        slot[0] = ffi.NULL
         return token
 
     def collect(self, waiter: Waiter, out: list[bytes], err: list[bytes]) -> Output:
         """Wait for the token that ends the answer, and collect the output before it."""
-        collected = self._collected
+        collected, slot, fd = self._collected, self._slot, self.fileno()
         while True:
-            answer = lib.session_collect(self._session, self._fd, waiter.milliseconds(), collected)
-            if collected.out.length:
-                out.append(_take_pieces(collected.out))
-            if collected.err.length:
-                err.append(_take_pieces(collected.err))
-            if answer == lib.TOKEN_AGAIN:
-                continue
-            output = collected.last if answer == lib.TOKEN_TAKEN else self._receive_slowly(answer, waiter)
-            if not output:
-                raise self._error("the answer could not be read")
-            token = self._token(output)
+            if self.protocol > 1:
+                answer = lib.session_collect(self._session, fd, waiter.milliseconds(), collected, slot)
+                if collected.out.length:
+                    out.append(_take_pieces(collected.out))
+                if collected.err.length:
+                    err.append(_take_pieces(collected.err))
+                if answer == lib.TOKEN_AGAIN:
+                    continue
+                if answer == lib.TOKEN_TAKEN and not slot[0]:
+                    raise self._error(_UNREADABLE)
+            token = self.receive(waiter)
             if token.type is not OutputType.OUTPUT:
                 return token
             (err if token.stream is Stream.STDERR else out).append(token.output or b"")
@@ -159,7 +186,9 @@ class Wire:
         """Make a round trip."""
         if self._spoken():
             raise self._unquiet()
-        if not wait_for(self._session, lib.job_noop(self._session), waiter).okay:
+        okay = wait_for(lib.job_noop(self._session), waiter).okay
+        lib.session_leave(self._session)
+        if not okay:
             raise self._error("noop() failed")
         self.protocol = 3
 
@@ -197,15 +226,28 @@ class Wire:
         """In a forked child: let go of the descriptors, and leave the parent's connection and libremctl alone."""
         if self._sock is not None:
             self._sock.close()
-        if self._fd >= 0:
-            os.close(self._fd)
+        if self._theirs >= 0:
+            os.close(self._theirs)
 
     # Tokens and errors
 
-    def _receive_slowly(self, answer: int, waiter: Waiter) -> CData:
-        """Take a token that could not be taken at once."""
+    def _fill(self, slot: CData, waiter: Waiter) -> None:
+        """Wait for the next token and put it into the slot, or NULL when libremctl refuses it."""
+        if self._v1_answer:  # the one token of the answer has been read, and the status is in libremctl's memory
+            slot[0] = lib.remctl_output(self._session.r)
+            return
+        answer = lib.TOKEN_AGAIN if self.protocol > 1 else lib.TOKEN_STUCK
+        while answer == lib.TOKEN_AGAIN:
+            answer = lib.session_next(self._session, self.fileno(), waiter.milliseconds(), slot)
+        if answer != lib.TOKEN_TAKEN:
+            self._fill_slowly(slot, answer, waiter)
+
+    def _fill_slowly(self, slot: CData, answer: int, waiter: Waiter) -> None:
+        """Put a token that could not be taken at once into the slot."""
         if answer == lib.TOKEN_STUCK:
-            return wait_for(self._session, lib.job_output(self._session), waiter).output
+            slot[0] = wait_for(lib.job_output(self._session), waiter).output
+            lib.session_leave(self._session)
+            return
         code = ffi.errno if answer == lib.TOKEN_FAILED else errno.ECONNRESET
         error = RemctlConnectionError(f"the connection was lost before the end of the answer: {os.strerror(code)}")
         error.errno = code
@@ -233,7 +275,8 @@ class Wire:
         return RemctlProtocolError("the server sent something nobody asked for, as it does when it ends idle sessions")
 
     def _at_end(self) -> bool:
-        assert self._sock is not None
+        if self._sock is None:
+            return False
         try:
             return not self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:

@@ -15,7 +15,7 @@ from remctl._arguments import Command
 from remctl._connection import Connection
 from remctl._remctl import Handle
 from remctl._waiting import Waiter
-from remctl.exceptions import RemctlNotOpenedError, RemctlStatusError
+from remctl.exceptions import RemctlError, RemctlNotOpenedError, RemctlStatusError
 from remctl.types import Output, OutputType, RemctlSimpleResult, Result
 
 __all__ = ["Remctl", "Word", "remctl"]
@@ -182,8 +182,12 @@ class Remctl:
 
         Raises:
             RemctlNotOpenedError: no connection is open.
+            RemctlError: the server speaks protocol 1, where every command has a connection of its own.
         """
-        return self._connection().fileno()
+        descriptor = self._connection().fileno()
+        if descriptor < 0:
+            raise RemctlError("protocol 1 has no connection that lasts")
+        return descriptor
 
     @property
     def opened(self) -> bool:

@@ -66,7 +66,7 @@ struct iovec *words_new(const char *data, const size_t *lengths, size_t count);
 #define TOKEN_FAILED (-2)
 int session_next(struct session *, int fd, int milliseconds, struct remctl_output **);
 
-/* Output that came together; `last` is the token that ended the answer. */
+/* Output that came together. */
 #define COLLECT_SIZE 1048576
 struct pieces {
     char *data;
@@ -74,9 +74,8 @@ struct pieces {
 };
 struct answer {
     struct pieces out, err;
-    struct remctl_output *last;
 };
-int session_collect(struct session *, int fd, int milliseconds, struct answer *);
+int session_collect(struct session *, int fd, int milliseconds, struct answer *, struct remctl_output **);
 void answer_free(struct answer *);
 
 /* A blocking call on a thread; descriptor `finished` is readable once it has returned.  A session has one at a time. */
@@ -93,6 +92,7 @@ struct job {
     struct job_private *private;
 };
 struct job *job_open(struct session *, int fd);
+struct job *job_connect(struct session *, unsigned short port);
 struct job *job_send(struct session *, const char *data, const size_t *lengths, size_t count);
 struct job *job_noop(struct session *);
 struct job *job_output(struct session *);
@@ -108,6 +108,7 @@ struct relay *relay_new(int ours, int server);
 int relay_step(struct relay *, int milliseconds);
 int relay_protocol(const struct relay *);
 int relay_server_ended(const struct relay *);
+int relay_malformed(const struct relay *);
 int relay_unread(const struct relay *);
 void relay_free(struct relay *);
 

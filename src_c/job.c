@@ -24,6 +24,7 @@ struct job_private {
     char *host;
     int family;
     int fd;
+    unsigned short port;
     char *data;
     struct iovec *words; /* parts of data */
     pthread_mutex_t mutex;
@@ -159,6 +160,26 @@ call_open(struct job *job)
     job->okay = remctl_open_fd(session->r, session->host, job->private->fd, session->principal);
     if (job->okay)
         shutdown(job->private->fd, SHUT_WR);
+}
+
+/* Connects and authenticates as libremctl does it alone. */
+static void
+call_connect(struct job *job)
+{
+    struct session *session = job->private->session;
+
+    job->okay = remctl_open(session->r, session->host, job->private->port, session->principal);
+}
+
+struct job *
+job_connect(struct session *session, unsigned short port)
+{
+    struct job *job = job_new(call_connect, session);
+
+    if (job == NULL)
+        return NULL;
+    job->private->port = port;
+    return start(job);
 }
 
 /* The descriptor is the session's from here on: closed when this fails. */

@@ -11,7 +11,8 @@
 #include <string.h>
 
 #define CHUNK         16384
-#define FLAG_PROTOCOL 0x40 /* set on every token by a server of protocol 2 or later */
+#define FLAG_PROTOCOL 0x40    /* set on every token by a server of protocol 2 or later */
+#define MAX_TOKEN     1048576 /* bytes of a payload: the limit of libremctl and remctld */
 
 struct flow {
     unsigned char data[CHUNK];
@@ -21,6 +22,7 @@ struct flow {
 struct relay {
     int ours, server;
     int server_ended;
+    int malformed;
     int protocol;
     unsigned char header[TOKEN_HEADER]; /* of the server's token that is passing by */
     size_t header_seen;
@@ -54,6 +56,13 @@ relay_server_ended(const struct relay *relay)
     return relay->server_ended;
 }
 
+/* Whether the server sent something that cannot be a token, as one of another protocol does. */
+int
+relay_malformed(const struct relay *relay)
+{
+    return relay->malformed;
+}
+
 /* Whether something of the server's was not taken by libremctl. */
 int
 relay_unread(const struct relay *relay)
@@ -85,6 +94,8 @@ inspect(struct relay *relay, const unsigned char *data, size_t size)
 
                 relay->payload_left = (unsigned long) h[1] << 24 | (unsigned long) h[2] << 16 | (unsigned long) h[3] << 8 | h[4];
                 relay->header_seen = 0;
+                if (relay->payload_left > MAX_TOKEN)
+                    relay->malformed = 1;
             }
         }
         data += step;
@@ -135,10 +146,15 @@ end_server(struct relay *relay)
 int
 relay_step(struct relay *relay, int milliseconds)
 {
-    int up = relay->up.begin < relay->up.end, down = relay->down.begin < relay->down.end;
-    struct pollfd state[2] = {{relay->ours, (short) ((up ? 0 : POLLIN) | (down ? POLLOUT : 0)), 0},
-                              {relay->server, (short) ((down ? 0 : POLLIN) | (up ? POLLOUT : 0)), 0}};
+    struct pollfd state[2] = {{relay->ours, 0, 0}, {relay->server, 0, 0}};
+    int up, down;
 
+    if (relay->server_ended)
+        relay->up.begin = relay->up.end; /* nobody is there to take it */
+    up = relay->up.begin < relay->up.end;
+    down = relay->down.begin < relay->down.end;
+    state[0].events = (short) ((up ? 0 : POLLIN) | (down ? POLLOUT : 0));
+    state[1].events = (short) ((down ? 0 : POLLIN) | (up ? POLLOUT : 0));
     if (state[0].events == 0)
         state[0].fd = -1; /* poll reports a closed end even unasked, over and over */
     if (state[1].events == 0 || relay->server_ended)

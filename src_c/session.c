@@ -122,9 +122,9 @@ set_option(int fd, int level, int name, int value)
 }
 
 /*
- * Waits until the socket holds a token of that size, the server ends, or the time is over.  remctld sends a command's
- * output and its status as two small segments with Nagle's algorithm on: unless this side acknowledges the first one at
- * once, the second one comes 40 ms later.
+ * Waits until the socket holds a token of that size, the server ends, or the time is over; answers as poll() does.
+ * remctld sends a command's output and its status as two small segments with Nagle's algorithm on: unless this side
+ * acknowledges the first one at once, the second one comes 40 ms later.
  */
 static int
 wait_for_bytes(int fd, long size, int milliseconds)
@@ -145,9 +145,9 @@ wait_for_bytes(int fd, long size, int milliseconds)
 /*
  * Takes the next token, once all of it is in the socket's buffer, so that libremctl's reads cannot block.  Waits for so
  * many milliseconds at the most, and no longer than until a signal comes.  Answers TOKEN_TAKEN and sets *output (NULL
- * when libremctl refuses the token), TOKEN_AGAIN when it is worth asking again, TOKEN_STUCK when a token will not come
- * together in the buffer, which is too small or cannot say (or the server has ended in mid-token), TOKEN_EOF when the
- * server has ended, or TOKEN_FAILED with errno.
+ * when libremctl refuses the token), TOKEN_AGAIN when it is worth asking again, TOKEN_STUCK when a token does not come
+ * together in the buffer (it is full or too small or cannot say, or the server has ended in mid-token), so that somebody
+ * has to read what there is, TOKEN_EOF when the server has ended, or TOKEN_FAILED with errno.
  */
 int
 session_next(struct session *session, int fd, int milliseconds, struct remctl_output **output)
@@ -203,10 +203,10 @@ now(void)
 
 /*
  * Takes tokens as session_next() does, and adds the output among them to the answer, until there is another answer than
- * an output token to give, or the time is over, or COLLECT_SIZE bytes have come together.
+ * an output token to give, or the time is over, or COLLECT_SIZE bytes have come together.  Sets *last for TOKEN_TAKEN.
  */
 int
-session_collect(struct session *session, int fd, int milliseconds, struct answer *answer)
+session_collect(struct session *session, int fd, int milliseconds, struct answer *answer, struct remctl_output **last)
 {
     long end = now() + milliseconds;
     int outcome;
@@ -217,9 +217,10 @@ session_collect(struct session *session, int fd, int milliseconds, struct answer
         outcome = session_next(session, fd, milliseconds, &output);
         if (outcome != TOKEN_TAKEN)
             return outcome;
-        answer->last = output;
-        if (output == NULL || output->type != REMCTL_OUT_OUTPUT)
+        if (output == NULL || output->type != REMCTL_OUT_OUTPUT) {
+            *last = output;
             return TOKEN_TAKEN;
+        }
         if (!append(output->stream == 2 ? &answer->err : &answer->out, output)) {
             errno = ENOMEM;
             return TOKEN_FAILED;

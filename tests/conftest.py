@@ -1,0 +1,66 @@
+"""Fixtures of the project's own tests; the realm and the servers come from the pytest plugin of `remctl.testing`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from doubles import Relay, ScriptedServer
+
+import remctl
+from remctl.testing import Sandbox
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(scope="session")
+def box(remctl_sandbox: Sandbox) -> Sandbox:
+    """Give the session's sandbox with the command `example` on its first server."""
+    remctl_sandbox.add_examples()
+    return remctl_sandbox
+
+
+@pytest.fixture
+def server(box: Sandbox) -> tuple[str, int, str]:
+    """Give host, port and principal of the first server, as `open` takes them."""
+    return box.host, box.port, box.principal
+
+
+@pytest.fixture
+def session(server: tuple[str, int, str]) -> Iterator[remctl.Remctl]:
+    """Give a session with the first server."""
+    with remctl.Remctl(*server) as opened:
+        yield opened
+
+
+@pytest.fixture
+def relay(box: Sandbox) -> Iterator[Relay]:
+    """Give a relay to the first server, through which connections can be spoilt."""
+    with Relay(box.port) as started:
+        yield started
+
+
+@pytest.fixture
+def scripted(box: Sandbox) -> Iterator[Callable[..., ScriptedServer]]:
+    """Give a factory of servers that authenticate for real and then do what a function says."""
+    with ExitStack() as servers:
+        yield lambda script: servers.enter_context(ScriptedServer(script))
+
+
+@pytest.fixture
+def interrupt() -> Iterator[Callable[[float], None]]:
+    """Give a function that has Ctrl-C pressed so many seconds later."""
+    timers: list[threading.Timer] = []
+
+    def press(seconds: float) -> None:
+        timers.append(threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)))
+        timers[-1].start()
+
+    yield press
+    for timer in timers:
+        timer.cancel()
+        timer.join()
