@@ -7,6 +7,7 @@ import os
 import select
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from doubles import SilentServer
@@ -18,6 +19,11 @@ from remctl.testing import Sandbox, Server
 ServerArguments = tuple[str, int, str]
 
 DONE = Output(OutputType.DONE)
+
+BAD_COMMANDS: list[object] = [
+    *("example", b"example", bytearray(b"example"), None, 5, {"example"}, {"example": 1}),
+    *([], iter(()), [None], [object()], [True], ["example", ["nested"]]),
+]
 
 
 def answer(session: Remctl) -> list[Output]:
@@ -77,7 +83,7 @@ class TestOneShot:
 
     def test_checks_everything_before_it_connects(self) -> None:
         with SilentServer() as silent:
-            for wrong in (
+            wrongs: tuple[dict[str, Any], ...] = (
                 {"command": []},
                 {"command": "example"},
                 {"command": ["example"], "timeout": -1},
@@ -85,9 +91,10 @@ class TestOneShot:
                 {"command": ["example"], "principal": ""},
                 {"command": ["example"], "min_protocol": 4},
                 {"command": ["example"], "ccache": ""},
-            ):
+            )
+            for wrong in wrongs:
                 with pytest.raises((TypeError, ValueError)):
-                    remctl.remctl("127.0.0.1", silent.port, **wrong)  # type: ignore[arg-type]
+                    remctl.remctl("127.0.0.1", silent.port, **wrong)
             with pytest.raises(remctl.RemctlAuthenticationError, match="'/nowhere/cache' is not there"):
                 remctl.remctl("127.0.0.1", silent.port, command=["example"], ccache="/nowhere/cache")
             assert silent.accepted == 0
@@ -142,11 +149,7 @@ class TestCommandAndOutput:
         session.command(words)
         assert answer(session)[0].output == sent
 
-    @pytest.mark.parametrize(
-        "wrong",
-        ["example", b"example", bytearray(b"example"), None, 5, {"example"}, {"example": 1}]
-        + [[], iter(()), [None], [object()], [True], ["example", ["nested"]]],
-    )
+    @pytest.mark.parametrize("wrong", BAD_COMMANDS)
     def test_bad_commands_are_refused_and_nothing_is_sent(self, session: Remctl, wrong: object) -> None:
         with pytest.raises((TypeError, ValueError), match="command"):
             session.command(wrong)  # type: ignore[arg-type]
@@ -289,7 +292,7 @@ class TestOpenAndClose:
             with pytest.raises((TypeError, ValueError), match="source_ip"):
                 session.set_source_ip(value)  # type: ignore[arg-type]
         for host, port in (("", None), ("a\0b", None), (None, None), ("h", 0.5), ("h", "x"), ("h", -1), ("h", 65536)):
-            with pytest.raises((TypeError, ValueError), match="host|port"):
+            with pytest.raises((TypeError, ValueError), match=r"host|port"):
                 session.open(host, port)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="host must not be empty: ''"):
             Remctl("")

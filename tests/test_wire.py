@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import struct
 from collections.abc import Callable
 
@@ -131,11 +132,12 @@ class TestLostConnections:
             assert not session.opened
 
     def test_while_idle_is_noticed_before_a_command_is_sent(self, relay: Relay, server: ServerArguments) -> None:
-        for call in (
+        calls: list[Callable[[Remctl], object]] = [
             lambda session: session.run(["example", "hello"]),
             lambda session: session.run(["example", "cat", bytes(1_000_000)]),
             lambda session: session.noop(),
-        ):
+        ]
+        for call in calls:
             with Remctl("localhost", relay.port, server[2]) as session:
                 session.run(["example", "hello"])
                 relay.cut()
@@ -268,6 +270,4 @@ class TestStreams:
 
 
 def _readable(session: Remctl) -> bool:
-    import select
-
     return bool(select.select([session], [], [], 10)[0])
