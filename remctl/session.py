@@ -12,7 +12,7 @@ from typing import Self
 
 from remctl import _arguments
 from remctl._arguments import Command
-from remctl._connection import Connection
+from remctl._connection import NOT_OPEN, Connection
 from remctl._remctl import Handle
 from remctl._waiting import Waiter
 from remctl.exceptions import RemctlError, RemctlNotOpenedError, RemctlStatusError
@@ -118,38 +118,38 @@ class Remctl:
 
     # Settings
 
-    def set_timeout(self, seconds: float | None) -> None:
+    def set_timeout(self, timeout: float | None) -> None:
         """Limit each call that talks to the server, from now on.
 
         Args:
-            seconds: for the whole of each call, fractions included; None or 0 is without limit.
+            timeout: seconds for the whole of each call, fractions included; None or 0 is without limit.
 
         Raises:
             TypeError, ValueError: not a number, or negative.
         """
-        self._handle.timeout = _arguments.check_timeout(seconds)
+        self._handle.timeout = _arguments.check_timeout(timeout)
 
-    def set_ccache(self, name: str | os.PathLike[str] | None) -> None:
+    def set_ccache(self, ccache: str | os.PathLike[str] | None) -> None:
         """Use a ticket cache for the connections that `open` makes from now on; that it exists is checked there.
 
         Args:
-            name: name (FILE:/path, KEYRING:..., MEMORY:...) or path; None is the default cache.
+            ccache: name (FILE:/path, KEYRING:..., MEMORY:...) or path; None is the default cache.
 
         Raises:
             TypeError, ValueError: no text, or empty.
         """
-        self._handle.ccache = _arguments.check_ccache(name)
+        self._handle.ccache = _arguments.check_ccache(ccache)
 
-    def set_source_ip(self, ip: str | None) -> None:
+    def set_source_ip(self, source: str | None) -> None:
         """Connect from a local address, from the next `open` on.
 
         Args:
-            ip: an IPv4 or IPv6 address; None leaves it to the system.
+            source: an IPv4 or IPv6 address; None leaves it to the system.
 
         Raises:
             TypeError, ValueError: not an IP address.
         """
-        self._handle.source_ip = _arguments.check_source_ip(ip)
+        self._handle.source_ip = _arguments.check_source_ip(source)
 
     # The connection
 
@@ -247,7 +247,7 @@ class Remctl:
             try:
                 result.check()
             except RemctlStatusError as error:
-                self._connection(open=False).with_evidence(error, checked)
+                self._last().with_evidence(error, checked)
                 raise
         return result
 
@@ -276,7 +276,7 @@ class Remctl:
         while (token := self._handle.output(whole or self._waiter())).type is OutputType.OUTPUT:
             text = text or token.output or b""
             yield token
-        connection = self._connection(open=False)
+        connection = self._last()
         if token.type is OutputType.ERROR or (connection.refused and text):
             raise connection.refusal(command, token, stdout=text if connection.refused else b"")
         yield token
@@ -343,11 +343,16 @@ class Remctl:
     def _waiter(self, timeout: float | None = None) -> Waiter:
         return Waiter(self._handle.timeout if timeout is None else _arguments.check_timeout(timeout))
 
-    def _connection(self, open: bool = True) -> Connection:
-        connection = self._handle.connection
-        if connection is None or (open and connection.closed is not None):
-            raise RemctlNotOpenedError("no currently open connection")
+    def _connection(self) -> Connection:
+        connection = self._last()
+        if connection.closed is not None:
+            raise RemctlNotOpenedError(f"{NOT_OPEN}: {connection.closed}")
         return connection
+
+    def _last(self) -> Connection:
+        if self._handle.connection is None:
+            raise RemctlNotOpenedError(NOT_OPEN)
+        return self._handle.connection
 
 
 def _target(host: object, port: object, principal: object) -> tuple[str, int, str | None]:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 
 import pytest
 from doubles import Relay
@@ -151,14 +152,15 @@ class TestMisuse:
     ) -> None:
         _remctl.remctl_close(handle)
         _remctl.remctl_close(handle)
-        for call in (
+        calls: list[Callable[[], object]] = [
             lambda: _remctl.remctl_open(handle, *server),
             lambda: _remctl.remctl_commandv(handle, [b"x"]),
             lambda: _remctl.remctl_output(handle),
             lambda: _remctl.remctl_noop(handle),
             lambda: _remctl.remctl_error(handle),
             lambda: _remctl.remctl_set_timeout(handle, 1),
-        ):
+        ]
+        for call in calls:
             with pytest.raises(ValueError, match="freed"):
                 call()
 
@@ -171,7 +173,7 @@ class TestMisuse:
 
     def test_arguments_of_the_wrong_type_raise(self) -> None:
         handle = _remctl.remctl_new()
-        for call in (
+        calls: list[Callable[[], object]] = [
             lambda: _remctl.remctl_open(handle, 5),  # type: ignore[arg-type]
             lambda: _remctl.remctl_open(handle, "h", "x"),  # type: ignore[arg-type]
             lambda: _remctl.remctl_open(handle, "h", 1, 5),  # type: ignore[arg-type]
@@ -179,7 +181,8 @@ class TestMisuse:
             lambda: _remctl.remctl_set_timeout(handle, "5"),  # type: ignore[arg-type]
             lambda: _remctl.remctl_set_source_ip(handle, 5),  # type: ignore[arg-type]
             lambda: _remctl.remctl_set_ccache(handle, 5),  # type: ignore[arg-type]
-        ):
+        ]
+        for call in calls:
             with pytest.raises(TypeError):
                 call()
 
@@ -196,8 +199,8 @@ STOCK_PROGRAM = """
     print(result.stdout, result.stderr, result.status)
 
     r = remctl.Remctl()
-    r.set_timeout(10)
-    r.set_source_ip("127.0.0.1")
+    r.set_timeout(timeout=10)
+    r.set_source_ip(source="127.0.0.1")
     r.open(host, port, principal)
     print(r.opened, r.error())
     for command in (["example", "hello"], [b"example", b"echo", b"a b"], ["example", "status", "7"], ["bogus"]):

@@ -275,6 +275,17 @@ class TestOpenAndClose:
             assert session.opened
         assert not session.opened
 
+    def test_opening_again_and_again_does_not_grow(self, server: ServerArguments, session: Remctl) -> None:
+        def resident() -> int:
+            return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+        for _ in range(50):
+            session.open(*server)
+        before = resident()
+        for _ in range(200):
+            session.open(*server)
+        assert resident() - before < 600_000  # a context that is not freed takes 6 KiB each time
+
     def test_a_dropped_session_closes_itself_without_a_warning(self, server: ServerArguments) -> None:
         gc.collect()
         before = len(os.listdir("/proc/self/fd"))

@@ -1,0 +1,72 @@
+# Everything that is done with this checkout: `make help` lists it.
+#
+#     make demo PYTHON=python3.12             another Python for the virtual environment
+#     make test ARGS="-k session -x"          arguments for pytest, or for the benchmarks
+
+PYTHON = python3
+ARGS   =
+
+SYSTEM = gcc libkrb5-dev libremctl-dev pkg-config python3-dev python3-venv \
+         krb5-admin-server krb5-kdc krb5-user remctl-client remctl-server
+BUILT  = pyproject.toml setup.py $(wildcard src_c/*)
+BIN    = .venv/bin
+DEV    = .venv/.stamp-dev
+DOCS   = .venv/.stamp-docs
+
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help setup demo test test-memory lint bench docs clean system
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+
+setup: $(DEV) ## install what is missing: system packages, the virtual environment, the built extension
+
+demo: $(DEV) ## show the main job against real servers on this machine
+	@$(BIN)/python -m remctl.testing.demo
+
+test: $(DEV) ## run all tests, in development mode, with warnings as errors
+	$(BIN)/python -X dev -W error -m pytest $(ARGS)
+
+test-memory: $(DEV) ## run the C part under valgrind
+	@tools/system-packages valgrind
+	PYTHONMALLOC=malloc $(BIN)/remctl-sandbox -- valgrind --quiet --error-exitcode=9 --leak-check=no \
+	    --suppressions=tools/valgrind.supp $(BIN)/python tools/memory.py
+
+lint: $(DEV) ## check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(DEV) build/limit ## measure against the stock binding, the C client and what C can reach
+	@tools/system-packages python3-pyremctl
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
+docs: $(DOCS) ## build the documentation in docs/_build/html
+	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
+
+clean: ## remove everything that was built, the virtual environment too
+	rm -rf .venv build dist docs/_build benchmarks/results *.egg-info .hypothesis .*_cache
+	rm -f remctl/*.so remctl/_libremctl.c
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# How it is set up
+
+system:
+	@tools/system-packages $(SYSTEM)
+
+$(BIN)/python $(BIN)/pip &: | system
+	@tools/environment create "$(PYTHON)"
+
+$(DEV): $(BUILT) $(BIN)/python $(BIN)/pip | system
+	@tools/environment install dev
+	@touch $@
+
+$(DOCS): pyproject.toml $(DEV)
+	@tools/environment install docs
+	@touch $@
+
+build/limit: benchmarks/limit.c | system
+	@echo "Compiling benchmarks/limit.c"
+	@mkdir -p build
+	@$(CC) -O2 -Wall -Wextra $$(pkg-config --cflags libremctl) -o $@ $< $$(pkg-config --libs libremctl)
