@@ -101,6 +101,8 @@ class Wire:
             )
         if self.protocol == 1 and not given:
             self._leave_it_to_libremctl(waiter)
+        else:
+            lib.prepare_socket(self.fileno())
 
     def _new_session(self) -> CData:
         target = self._target

@@ -32,6 +32,9 @@
 /* A token starts with one byte of flags and four of length, big-endian (remctl's protocol.xml, "Network Protocol"). */
 #define TOKEN_HEADER 5
 
+/* Bytes of a token's payload: the limit of libremctl and remctld, a header less than the protocol's. */
+#define MAX_TOKEN 1048576
+
 /* Holds back the signals of this thread, but for those of faults. */
 struct held {
     sigset_t before;
@@ -64,6 +67,7 @@ struct iovec *words_new(const char *data, const size_t *lengths, size_t count);
 #define TOKEN_STUCK  2
 #define TOKEN_EOF    (-1)
 #define TOKEN_FAILED (-2)
+void prepare_socket(int fd);
 int session_next(struct session *, int fd, int milliseconds, struct remctl_output **);
 
 /* Output that came together. */

@@ -11,8 +11,7 @@
 #include <string.h>
 
 #define CHUNK         16384
-#define FLAG_PROTOCOL 0x40    /* set on every token by a server of protocol 2 or later */
-#define MAX_TOKEN     1048576 /* bytes of a payload: the limit of libremctl and remctld */
+#define FLAG_PROTOCOL 0x40 /* set on every token by a server of protocol 2 or later */
 
 struct flow {
     unsigned char data[CHUNK];

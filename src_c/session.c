@@ -91,6 +91,23 @@ session_send(struct session *session, int fd, const char *data, const size_t *le
     return okay ? SEND_DONE : SEND_REFUSED;
 }
 
+static void
+set_option(int fd, int level, int name, int value)
+{
+    setsockopt(fd, level, name, &value, sizeof(value));
+}
+
+/*
+ * Makes the system's buffer grow to what the largest token needs (Linux does so for the low-water mark): were it full
+ * while the last token in it is still in parts, everything would wait until somebody has read the parts.
+ */
+void
+prepare_socket(int fd)
+{
+    set_option(fd, SOL_SOCKET, SO_RCVLOWAT, MAX_TOKEN);
+    set_option(fd, SOL_SOCKET, SO_RCVLOWAT, TOKEN_HEADER);
+}
+
 /* The size in bytes of the next token if not all of it is in the socket's buffer, 0 if it is, or a TOKEN_* answer. */
 static long
 missing_token(int fd)
@@ -113,12 +130,6 @@ missing_token(int fd)
     if (ioctl(fd, FIONREAD, &available) < 0)
         return TOKEN_FAILED;
     return available < size ? size : 0;
-}
-
-static void
-set_option(int fd, int level, int name, int value)
-{
-    setsockopt(fd, level, name, &value, sizeof(value));
 }
 
 /*
