@@ -7,6 +7,7 @@ Each function takes one argument as users write it and returns it as the layers 
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import math
 import operator
 import os
@@ -20,7 +21,7 @@ PROTOCOLS: Final = (1, 2, 3)
 
 def check_host(host: object) -> str:
     """A host name or an address, not empty."""
-    return _text("host", host)
+    return _utf8("host", _text("host", host))
 
 
 def check_port(port: object) -> int:
@@ -30,16 +31,16 @@ def check_port(port: object) -> int:
     if isinstance(port, str):
         if not (port.isascii() and port.isdigit()):
             raise TypeError(f"port must be a number: {port!r}")
-        port = int(port)
+        port = int(port.lstrip("0")[:6] or "0")
     number = _integer("port", port)
     if not 0 <= number <= 65535:
-        raise ValueError(f"invalid port number: {number!r}")
+        raise ValueError(f"invalid port number: {_short(number)}")
     return number
 
 
 def check_principal(principal: object) -> str | None:
     """A principal's name, not empty; None stands for host/HOST."""
-    return None if principal is None else _text("principal", principal)
+    return None if principal is None else _utf8("principal", _text("principal", principal))
 
 
 def check_source_ip(ip: object) -> str | None:
@@ -82,7 +83,7 @@ def check_min_protocol(version: object) -> int:
     """The lowest protocol version to accept: 1, 2 or 3."""
     number = _integer("min_protocol", version)
     if number not in PROTOCOLS:
-        raise ValueError(f"min_protocol must be 1, 2 or 3: {version!r}")
+        raise ValueError(f"min_protocol must be 1, 2 or 3: {_short(version)}")
     return number
 
 
@@ -120,14 +121,14 @@ def check_command(command: object) -> Command:
     try:
         words = [
             word.encode("utf-8", "surrogateescape") if isinstance(word, str) else check_word(word, number)
-            for number, word in enumerate(ordered)
+            for number, word in enumerate(itertools.islice(ordered, MAX_WORDS + 1))
         ]
     except UnicodeEncodeError as error:
-        raise ValueError(f"command has a word that cannot be sent as UTF-8: {error.object!r}") from None
+        raise ValueError(f"command has a word that cannot be sent as UTF-8: {_short(error.object)}") from None
     if not words:
         raise ValueError(f"command must not be empty: {_short(command)}")
     if len(words) > MAX_WORDS:
-        raise ValueError(f"command has {len(words)} words, and servers take {MAX_WORDS} at the most")
+        raise ValueError(f"command has {len(words)} words or more, and servers take {MAX_WORDS} at the most")
     checked = Command(words)
     if checked.size >= MAX_COMMAND_SIZE:
         raise ValueError(f"command has {checked.size} bytes, and servers take less than {MAX_COMMAND_SIZE}")
@@ -145,7 +146,10 @@ def check_word(word: object, number: int) -> bytes:
     if isinstance(word, bytes):
         return word
     if isinstance(word, int | float) and not isinstance(word, bool):
-        return str(word).encode()
+        try:
+            return (int.__repr__(word) if isinstance(word, int) else float.__repr__(word)).encode()
+        except ValueError:
+            raise ValueError(f"command[{number}] has too many digits: {_short(word)}") from None
     if isinstance(word, os.PathLike):
         return os.fsencode(word)
     try:
@@ -164,6 +168,14 @@ def _text(name: str, value: object) -> str:
     return value
 
 
+def _utf8(name: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} is no valid text: {_short(text)}") from None
+    return text
+
+
 def _integer(name: str, value: object) -> int:
     if isinstance(value, bool):
         raise TypeError(f"{name} must be a number: {value!r}")
@@ -174,5 +186,8 @@ def _integer(name: str, value: object) -> int:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an int of thousands of digits
+        text = f"{type(value).__name__} of thousands of digits"
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -156,7 +156,7 @@ class TestCommandAndOutput:
         assert session.run(["example", "hello"]).status == 0
 
     def test_protocol_limits_are_checked_before_sending(self, session: Remctl) -> None:
-        with pytest.raises(ValueError, match="5000 words"):
+        with pytest.raises(ValueError, match="4097 words or more"):
             session.run(["example"] * 5000)
         with pytest.raises(ValueError, match="104857622 bytes"):
             session.run(["example", "x" * (100 * 1024 * 1024 - 1 + 8 - 4)])

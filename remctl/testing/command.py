@@ -70,21 +70,37 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(program: Sequence[str], box: Sandbox) -> int:
+    signal.signal(signal.SIGINT, lambda _number, _frame: None)  # the program gets it too, and decides what it means
+    number = 0
+    process: subprocess.Popen[bytes] | None = None
+
+    def leave(signum: int, _frame: FrameType | None) -> None:
+        nonlocal number
+        number = signum
+        if process is not None:
+            raise SystemExit(128 + signum)
+
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, leave)
     try:
-        process = subprocess.Popen(program, env=box.env)
+        started = subprocess.Popen(program, env=box.env)
     except OSError as error:
         sys.stderr.write(f"remctl-sandbox: cannot run {program[0]}: {error.strerror}\n")
         return 127 if isinstance(error, FileNotFoundError) else 126
-    while True:
+    try:
+        process = started
+        if number:
+            raise SystemExit(128 + number)
+        status = process.wait()
+    except BaseException:
+        started.terminate()
         try:
-            status = process.wait()
-        except KeyboardInterrupt:
-            continue  # the terminal has sent it to the program too, which decides what it means
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-        return 128 - status if status < 0 else status
+            started.wait(2)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
+        raise
+    return 128 - status if status < 0 else status
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:

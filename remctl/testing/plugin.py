@@ -1,6 +1,6 @@
 """pytest fixtures: a sandbox for the session, a server for each test.
 
-pytest loads this module by itself wherever remctl-cffi is installed; it costs nothing until a fixture is used.
+pytest loads this module by itself wherever remctl-cffi is installed; nothing is started until a fixture is used.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import subprocess
+import tempfile
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,15 +77,19 @@ class Sandbox:
         self._servers: list[Server] = []
         self._exits = contextlib.ExitStack()
         self._k5: Any = None
+        self._pid = os.getpid()
 
     # Life
 
     def start(self) -> None:
         """Start the realm and its first server; `with` does this, and exports the environment besides."""
+        if self._k5 is not None:
+            raise SandboxError("the sandbox is running already")
         for program in PACKAGES:
             find(program)
+        self._pid = os.getpid()
         self._exits = contextlib.ExitStack()
-        weakref.finalize(self, self._exits.close)
+        weakref.finalize(self, _close, self._exits, self._pid)
         try:
             self._start_realm()
             self.add_server()
@@ -93,6 +99,8 @@ class Sandbox:
 
     def stop(self) -> None:
         """Stop every process and remove the folder; stopping twice is harmless."""
+        if self._pid != os.getpid():
+            return
         self._exits.close()
         self._servers.clear()
         self._k5 = None
@@ -202,6 +210,8 @@ class Sandbox:
             f"{name}@{self.realm}", secrets.token_hex(), str(self.path / f"{name.replace('/', '_')}.keytab")
         )
         with _clearly(f"cannot add the principal {name!r}"):
+            if "Expiration date" in realm.run_kadminl(["getprinc", principal.name]).decode():
+                raise SandboxError(f"the realm has a principal {principal.name} already")
             realm.addprinc(principal.name, principal.password)
             realm.extract_keytab(principal.name, principal.keytab)
         return principal
@@ -238,8 +248,7 @@ class Sandbox:
             if "Expiration date" not in known:
                 realm.addprinc(full)
                 realm.extract_keytab(full, keytab)
-        folder = self.path / f"server-{len(self._servers)}"
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(prefix="server-", dir=self.path))
         server = Server(folder, full, keytab, {**os.environ, **self._environment()}, address)
         self._exits.callback(server.stop)
         server.start()
@@ -255,7 +264,7 @@ class Sandbox:
                 realm.create_kdb()
                 realm.addprinc(self.user, realm.password(self._user))
             try:
-                realm.start_kdc()
+                _start_kdc(realm, undo)
             except Exception as error:
                 log = Path(realm.tmpdir, "kdc.log")
                 text = log.read_text() if log.exists() else ""
@@ -289,6 +298,32 @@ def _make_realm(name: str) -> Any:
         kdc_conf=_KDC_CONF,
         create_kdb=False,
     )
+
+
+def _close(exits: contextlib.ExitStack, pid: int) -> None:
+    if pid == os.getpid():
+        exits.close()
+
+
+def _start_kdc(realm: Any, undo: contextlib.ExitStack) -> None:
+    """In a session of its own, so that a terminal's Ctrl-C does not reach it, and known before it is waited for."""
+    process = subprocess.Popen(
+        [realm.krb5kdc, "-n"],
+        env=realm.env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+    def stop() -> None:
+        process.kill()
+        process.communicate()
+
+    undo.callback(stop)
+    assert process.stdout is not None
+    if not any(b"starting..." in line for line in process.stdout):
+        raise RuntimeError("krb5kdc has ended")
 
 
 @contextlib.contextmanager

@@ -47,6 +47,7 @@ class Server:
         self._environment = dict(environment)
         self._lines: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
+        self._groups: list[int] = []
 
     @property
     def pid(self) -> int | None:
@@ -94,15 +95,25 @@ class Server:
             SandboxError: remctld refuses them.
         """
         self._lines.append(text.rstrip("\n"))
-        if self._process is not None:
-            self._stop_accepting()
+        if self._process is None:
+            return
+        self._stop_accepting()
+        try:
             self._start_on(self.port)
+        except SandboxError:
+            del self._lines[-1]
+            self._start_on(self.port)
+            raise
 
     def start(self) -> None:
         """Start it on a free port; returns when it accepts connections."""
         for _ in range(_PORT_ATTEMPTS):
             try:
-                return self._start_on(free_port(self._address))
+                port = free_port(self._address)
+            except OSError as error:
+                raise SandboxError(f"cannot listen on {self._address}: {error.strerror}") from error
+            try:
+                return self._start_on(port)
             except SandboxError:
                 if "Address already in use" not in self.log:
                     raise
@@ -111,15 +122,17 @@ class Server:
     def stop(self) -> None:
         """Stop it with all sessions and commands that are under way; stopping twice is harmless."""
         process, self._process = self._process, None
-        if process is not None:
+        groups, self._groups = self._groups, []
+        for group in groups:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+                os.killpg(group, signal.SIGKILL)
+        if process is not None:
             process.wait()
 
     def _stop_accepting(self) -> None:
         """Stop the listening process alone: sessions that are open have processes of their own and go on."""
         assert self._process is not None
-        self._process.terminate()
+        self._process.kill()  # remctld may miss a SIGTERM that comes before it waits for connections
         self._process.wait()
         self._process = None
 
@@ -128,6 +141,7 @@ class Server:
         configuration.write_text("".join(f"{line}\n" for line in self._lines))
         command = [find("remctld"), "-m", "-F", "-S", "-d", "-Z", "-b", self._address, "-p", str(port)]
         command += ["-s", self.principal, "-k", self._keytab, "-f", str(configuration)]
+        logged = len(self.log)
         with (self._folder / "log").open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -138,14 +152,17 @@ class Server:
                 cwd=self._folder,
                 start_new_session=True,
             )
+        self._groups.append(process.pid)
+        self._process = process
         # With -Z remctld stops itself once it listens, which is an event that can be waited for.
         stopped = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         if stopped is None or stopped.si_code != os.CLD_STOPPED:
             process.wait()
-            raise SandboxError(f"remctld did not start: {self.log.strip().rpartition(chr(10))[2]}")
+            self._process = None
+            self._groups.remove(process.pid)
+            raise SandboxError(f"remctld did not start: {'; '.join(self.log[logged:].splitlines())}")
         process.send_signal(signal.SIGCONT)
         self.port = port
-        self._process = process
 
 
 def free_port(address: str) -> int:
