@@ -5,8 +5,7 @@
 Works that take time (they print seconds): session, oneshot, stream, threads.  Works that show growth (they print what
 the process has more than before): peak, commands, sessions.  Prints JSON.
 
-Uses the stock binding's interface alone where both are measured with the same code, and `run()` where ours has
-something that the stock one has not.
+Uses `run()` and `stream()` where the module has them, and else `command()` and `output()`.
 """
 
 import json
@@ -29,17 +28,20 @@ def run(session: Any, words: list[str]) -> int:
 
 
 def stream(session: Any, words: list[str]) -> int:
-    """Run a command token by token, as both bindings do it."""
-    session.command(words)
+    """Run a command token by token; the way that each binding recommends."""
+    if hasattr(session, "stream"):
+        tokens = session.stream(words)
+    else:
+        session.command(words)
+        tokens = iter(session.output, None)
     total = 0
-    while True:
-        kind, data, _, _, _ = session.output()
-        if kind == "output":
-            total += len(data)
-        elif kind == "status":
-            return total
-        else:
+    for kind, data, _, _, _ in tokens:
+        if kind == "status":
+            break
+        if kind != "output":
             raise SystemExit(f"unexpected token: {kind} {data!r}")
+        total += len(data)
+    return total
 
 
 def measure_session(count: int, server: Server) -> float:

@@ -91,8 +91,8 @@ class Connection:
         finally:
             self._drop()
 
-    def receive(self, waiter: Waiter) -> Output:
-        """Return the next token of the pending answer, or DONE after its end."""
+    def receive(self, waiter: Waiter, ahead: int = 1) -> Output:
+        """Return the next token of the pending answer, or DONE after its end; see `Wire.receive`."""
         self._take(waiter)
         try:
             if not self.pending:
@@ -102,7 +102,7 @@ class Connection:
             if not self._owner(by_default=True):
                 raise self.with_evidence(RemctlError("output() while the answer to another thread's command is read"))
             try:
-                token = self._wire.receive(waiter)
+                token = self._wire.receive(waiter, ahead)
             except BaseException as error:
                 if not isinstance(error, RemctlError | Expired | Cancelled) and not self._wire.blocked:
                     raise  # an interrupted wait has lost nothing

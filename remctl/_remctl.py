@@ -86,10 +86,10 @@ class Handle:
             self.error = str(error)
             raise
 
-    def output(self, waiter: Waiter) -> Output:
-        """Return the next token of the answer."""
+    def output(self, waiter: Waiter, ahead: int = 1) -> Output:
+        """Return the next token of the answer; see `Wire.receive`."""
         try:
-            return self._opened().receive(waiter)
+            return self._opened().receive(waiter, ahead)
         except RemctlError as error:
             self.error = str(error)
             raise

@@ -80,7 +80,9 @@ class Wire:
         self._v1_answer = False
         self._session = ffi.NULL
         self._handshake: Handshake | None = None
+        self._tokens: list[Output] = []
         self._slot = ffi.new("struct remctl_output **")
+        self._batch = ffi.gc(ffi.new("struct batch *"), lib.batch_free)
         self._collected = ffi.gc(ffi.new("struct answer *"), lib.answer_free)
 
     def open(self, waiter: Waiter) -> None:
@@ -153,16 +155,18 @@ class Wire:
         if not answer:
             raise self._error("the command could not be sent")
 
-    def receive(self, waiter: Waiter) -> Output:
-        """Wait for the next token.  Whatever interrupts this, no token is lost: the next call returns it."""
-        slot = self._slot
-        if not slot[0]:
-            self._fill(slot, waiter)
-            if not slot[0]:
-                raise self._error(_UNREADABLE)
-        token = self._token(slot[0])
-        self._v1_answer = self.protocol == 1 and token.type is OutputType.OUTPUT
-        slot[0] = ffi.NULL
+    def receive(self, waiter: Waiter, ahead: int = 1) -> Output:
+        """Wait for the next token.  Whatever interrupts this, no token is lost: the next call returns it.
+
+        Args:
+            waiter: the call's patience.
+            ahead: how many tokens may be taken off the connection at once, if they are there already.
+        """
+        if not self._tokens:
+            self._fill(waiter, ahead)
+        tokens = self._tokens
+        token = tokens[0]
+        del tokens[0]
         return token
 
     def collect(self, waiter: Waiter, out: list[bytes], err: list[bytes]) -> Output:
@@ -233,30 +237,47 @@ class Wire:
 
     # Tokens and errors
 
-    def _fill(self, slot: CData, waiter: Waiter) -> None:
-        """Wait for the next token and put it into the slot, or NULL when libremctl refuses it."""
+    def _fill(self, waiter: Waiter, ahead: int) -> None:
+        """Wait for tokens, and put them into `_tokens`."""
+        batch, slot = self._batch, self._slot
+        if not (batch.count or slot[0] or batch.failed):
+            self._take(waiter, ahead)
+        tokens = []
+        position = 0
+        for number in range(batch.count):
+            length = batch.lengths[number]
+            data = ffi.buffer(batch.data.data + position, length)[:]
+            tokens.append(Output(OutputType.OUTPUT, data, _STREAMS[batch.streams[number]]))
+            position += length
+        if slot[0]:
+            tokens.append(self._token(slot[0]))
+        elif not tokens:
+            raise self._error(_UNREADABLE)
+        # Nothing can interrupt between these, so that no token is lost or there twice.
+        self._tokens = tokens
+        batch.count = 0
+        slot[0] = ffi.NULL
+
+    def _take(self, waiter: Waiter, ahead: int) -> None:
+        batch, slot = self._batch, self._slot
         if self._v1_answer:  # the one token of the answer has been read, and the status is in libremctl's memory
             slot[0] = lib.remctl_output(self._session.r)
             return
         answer = lib.TOKEN_AGAIN if self.protocol > 1 else lib.TOKEN_STUCK
         while answer == lib.TOKEN_AGAIN:
-            answer = lib.session_next(self._session, self.fileno(), waiter.milliseconds(), slot)
-        if answer != lib.TOKEN_TAKEN:
-            self._fill_slowly(slot, answer, waiter)
-
-    def _fill_slowly(self, slot: CData, answer: int, waiter: Waiter) -> None:
-        """Put a token that could not be taken at once into the slot."""
+            answer = lib.session_take(self._session, self.fileno(), waiter.milliseconds(), ahead, batch, slot)
         if answer == lib.TOKEN_STUCK:
             slot[0] = wait_for(lib.job_output(self._session), waiter).output
             lib.session_leave(self._session)
-            return
-        code = ffi.errno if answer == lib.TOKEN_FAILED else errno.ECONNRESET
-        error = RemctlConnectionError(f"the connection was lost before the end of the answer: {os.strerror(code)}")
-        error.errno = code
-        raise error
+        elif answer != lib.TOKEN_TAKEN:
+            code = ffi.errno if answer == lib.TOKEN_FAILED else errno.ECONNRESET
+            error = RemctlConnectionError(f"the connection was lost before the end of the answer: {os.strerror(code)}")
+            error.errno = code
+            raise error
 
     def _token(self, output: CData) -> Output:
         kind = output.type
+        self._v1_answer = self.protocol == 1 and kind == lib.REMCTL_OUT_OUTPUT
         if kind == lib.REMCTL_OUT_STATUS:
             self.refused = output.status == V1_REFUSED and self.protocol == 1
             return Output(OutputType.STATUS, None, None, output.status & 0xFF)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from remctl import _arguments
 from remctl._arguments import Command
@@ -22,6 +22,10 @@ __all__ = ["Remctl", "Word", "remctl"]
 
 Word = str | bytes | bytearray | memoryview | int | float | os.PathLike[str] | os.PathLike[bytes]
 """What a word of a command may be: text is sent as UTF-8, numbers as their decimal text, bytes as they are."""
+
+
+AHEAD: Final = 64
+"""Tokens that `stream` takes off the connection at once if they are there; `output`, made for select, takes one."""
 
 
 def remctl(
@@ -273,7 +277,7 @@ class Remctl:
         whole = Waiter(limit) if limited else None
         self._handle.command(command, whole or self._waiter())
         text = b""
-        while (token := self._handle.output(whole or self._waiter())).type is OutputType.OUTPUT:
+        while (token := self._handle.output(whole or self._waiter(), AHEAD)).type is OutputType.OUTPUT:
             text = text or token.output or b""
             yield token
         connection = self._last()

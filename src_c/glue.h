@@ -61,21 +61,35 @@ void session_free(struct session *);
 int session_send(struct session *, int fd, const char *data, const size_t *lengths, size_t count);
 struct iovec *words_new(const char *data, const size_t *lengths, size_t count);
 
-/* What session_next() answers. */
+/* Output that came together. */
+struct pieces {
+    char *data;
+    size_t length, size;
+};
+
+/* Output tokens, their data one behind the other; then nothing, or the token that libremctl refused. */
+#define BATCH_TOKENS 64
+#define BATCH_SIZE   262144
+struct batch {
+    struct pieces data;
+    int count;
+    int streams[BATCH_TOKENS];
+    size_t lengths[BATCH_TOKENS];
+    int failed;
+};
+
+/* What session_take() and session_collect() answer. */
 #define TOKEN_TAKEN  0
 #define TOKEN_AGAIN  1
 #define TOKEN_STUCK  2
 #define TOKEN_EOF    (-1)
 #define TOKEN_FAILED (-2)
 void prepare_socket(int fd);
-int session_next(struct session *, int fd, int milliseconds, struct remctl_output **);
+int session_take(struct session *, int fd, int milliseconds, int limit, struct batch *, struct remctl_output **);
+void batch_free(struct batch *);
 
-/* Output that came together. */
+/* The output of an answer, collected without regard to its tokens. */
 #define COLLECT_SIZE 1048576
-struct pieces {
-    char *data;
-    size_t length, size;
-};
 struct answer {
     struct pieces out, err;
 };

@@ -160,8 +160,8 @@ wait_for_bytes(int fd, long size, int milliseconds)
  * together in the buffer (it is full or too small or cannot say, or the server has ended in mid-token), so that somebody
  * has to read what there is, TOKEN_EOF when the server has ended, or TOKEN_FAILED with errno.
  */
-int
-session_next(struct session *session, int fd, int milliseconds, struct remctl_output **output)
+static int
+next_token(struct session *session, int fd, int milliseconds, struct remctl_output **output)
 {
     long awaited = missing_token(fd);
     long missing = awaited;
@@ -203,6 +203,45 @@ append(struct pieces *pieces, const struct remctl_output *output)
     return 1;
 }
 
+/*
+ * Takes a token as next_token() does, and with it those behind it that are in the socket's buffer as a whole, `limit` in
+ * all.  Output tokens go into the batch, which is empty before; the token that ends the answer is left in *last.
+ */
+int
+session_take(
+    struct session *session, int fd, int milliseconds, int limit, struct batch *batch, struct remctl_output **last)
+{
+    struct remctl_output *output = NULL;
+    int outcome = next_token(session, fd, milliseconds, &output);
+
+    if (outcome != TOKEN_TAKEN)
+        return outcome;
+    batch->data.length = 0;
+    while (output != NULL && output->type == REMCTL_OUT_OUTPUT) {
+        if (!append(&batch->data, output)) {
+            errno = ENOMEM;
+            return TOKEN_FAILED;
+        }
+        batch->streams[batch->count] = output->stream;
+        batch->lengths[batch->count] = output->length;
+        batch->count++;
+        if (batch->count >= limit || batch->count >= BATCH_TOKENS || batch->data.length >= BATCH_SIZE
+            || missing_token(fd) != 0)
+            return TOKEN_TAKEN;
+        output = remctl_output(session->r);
+    }
+    *last = output;
+    batch->failed = output == NULL;
+    return TOKEN_TAKEN;
+}
+
+void
+batch_free(struct batch *batch)
+{
+    free(batch->data.data);
+    memset(batch, 0, sizeof(*batch));
+}
+
 static long
 now(void)
 {
@@ -213,7 +252,7 @@ now(void)
 }
 
 /*
- * Takes tokens as session_next() does, and adds the output among them to the answer, until there is another answer than
+ * Takes tokens as next_token() does, and adds the output among them to the answer, until there is another answer than
  * an output token to give, or the time is over, or COLLECT_SIZE bytes have come together.  Sets *last for TOKEN_TAKEN.
  */
 int
@@ -225,7 +264,7 @@ session_collect(struct session *session, int fd, int milliseconds, struct answer
     do {
         struct remctl_output *output = NULL;
 
-        outcome = session_next(session, fd, milliseconds, &output);
+        outcome = next_token(session, fd, milliseconds, &output);
         if (outcome != TOKEN_TAKEN)
             return outcome;
         if (output == NULL || output->type != REMCTL_OUT_OUTPUT) {
