@@ -181,8 +181,12 @@ class Wire:
                     err.append(_take_pieces(collected.err))
                 if answer == lib.TOKEN_AGAIN:
                     continue
-                if answer == lib.TOKEN_TAKEN and not slot[0]:
-                    raise self._error(_UNREADABLE)
+                if answer == lib.TOKEN_TAKEN:
+                    if not slot[0]:
+                        raise self._error(_UNREADABLE)
+                    token = self._token(slot[0])
+                    slot[0] = ffi.NULL
+                    return token
             token = self.receive(waiter)
             if token.type is not OutputType.OUTPUT:
                 return token

@@ -246,7 +246,8 @@ class Remctl:
         The errors carry the output that had arrived.  Ctrl-C closes the session.
         """
         checked = _arguments.check_command(words)
-        result = self._handle.run(checked, self._waiter(timeout))
+        limit = self._handle.timeout if timeout is None else _arguments.check_timeout(timeout)
+        result = self._handle.run(checked, Waiter(limit))
         if check:
             try:
                 result.check()
@@ -344,8 +345,8 @@ class Remctl:
         state = f"closed: {connection.closed}" if connection.closed else f"protocol {connection.protocol}"
         return f"<remctl.Remctl {connection.target.host}:{connection.port}, {state}>"
 
-    def _waiter(self, timeout: float | None = None) -> Waiter:
-        return Waiter(self._handle.timeout if timeout is None else _arguments.check_timeout(timeout))
+    def _waiter(self) -> Waiter:
+        return Waiter(self._handle.timeout)
 
     def _connection(self) -> Connection:
         connection = self._last()

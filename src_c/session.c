@@ -99,7 +99,8 @@ set_option(int fd, int level, int name, int value)
 
 /*
  * Makes the system's buffer grow to what the largest token needs (Linux does so for the low-water mark): were it full
- * while the last token in it is still in parts, everything would wait until somebody has read the parts.
+ * while the last token in it is still in parts, everything would wait until somebody has read the parts.  Leaves the
+ * mark at a header, where wait_for_bytes() wants it.
  */
 void
 prepare_socket(int fd)
@@ -146,7 +147,8 @@ wait_for_bytes(int fd, long size, int milliseconds)
 #ifdef TCP_QUICKACK
     set_option(fd, IPPROTO_TCP, TCP_QUICKACK, 1);
 #endif
-    set_option(fd, SOL_SOCKET, SO_RCVLOWAT, size > INT_MAX ? INT_MAX : (int) size);
+    if (size > TOKEN_HEADER)
+        set_option(fd, SOL_SOCKET, SO_RCVLOWAT, size > INT_MAX ? INT_MAX : (int) size);
     ready = poll(&state, 1, milliseconds);
     if (size > TOKEN_HEADER)
         set_option(fd, SOL_SOCKET, SO_RCVLOWAT, TOKEN_HEADER);
