@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 SLICE: Final = 0.1
 """Seconds between two looks at whether another thread has closed the session."""
 
-READABLE: Final = select.POLLIN | getattr(select, "POLLRDHUP", 0)
-"""Something to read, or (where the system can tell) the other side has said its last."""
+HANGUP: Final[int] = getattr(select, "POLLRDHUP", select.POLLHUP)
+"""The other side has said its last (where the system can tell)."""
+
+READABLE: Final = select.POLLIN | HANGUP
+"""Something to read, or the other side has said its last."""
 
 
 class Lock(Protocol):

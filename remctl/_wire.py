@@ -21,7 +21,7 @@ from remctl._arguments import Command
 from remctl._connecting import connect
 from remctl._handshake import Handshake, error_text
 from remctl._libremctl import ffi, lib
-from remctl._waiting import READABLE, Waiter, wait_for
+from remctl._waiting import HANGUP, READABLE, Waiter, check_job, wait_for
 from remctl.exceptions import (
     RemctlAuthenticationError,
     RemctlConnectionError,
@@ -77,7 +77,6 @@ class Wire:
         self._target = target
         self._sock = sock
         self._theirs = -1
-        self._v1_answer = False
         self._session = ffi.NULL
         self._handshake: Handshake | None = None
         self._tokens: list[Output] = []
@@ -150,10 +149,20 @@ class Wire:
         if answer == lib.SEND_UNQUIET:
             raise NothingSent(self._unquiet())
         if answer == lib.SEND_FULL:
-            answer = wait_for(lib.job_send(self._session, *words), waiter).okay
-            lib.session_leave(self._session)
+            answer = self._wait_for_send(lib.job_send(self._session, *words), waiter)
         if not answer:
             raise self._error("the command could not be sent")
+
+    def _wait_for_send(self, job: CData, waiter: Waiter) -> int:
+        """Wait until a command is sent; a server that ends meanwhile may never make room for the rest of it."""
+        check_job(job)
+        if self._sock is not None:
+            ready = waiter.poll({job.finished: select.POLLIN, self.fileno(): HANGUP})
+            if job.finished not in ready:
+                self.shutdown()
+        okay = int(wait_for(job, waiter).okay)
+        lib.session_leave(self._session)
+        return okay
 
     def receive(self, waiter: Waiter, ahead: int = 1) -> Output:
         """Wait for the next token.  Whatever interrupts this, no token is lost: the next call returns it.
@@ -264,10 +273,7 @@ class Wire:
 
     def _take(self, waiter: Waiter, ahead: int) -> None:
         batch, slot = self._batch, self._slot
-        if self._v1_answer:  # the one token of the answer has been read, and the status is in libremctl's memory
-            slot[0] = lib.remctl_output(self._session.r)
-            return
-        answer = lib.TOKEN_AGAIN if self.protocol > 1 else lib.TOKEN_STUCK
+        answer = lib.TOKEN_AGAIN if self.protocol > 1 else lib.TOKEN_STUCK  # libremctl has the connection to itself
         while answer == lib.TOKEN_AGAIN:
             answer = lib.session_take(self._session, self.fileno(), waiter.milliseconds(), ahead, batch, slot)
         if answer == lib.TOKEN_STUCK:
@@ -281,7 +287,6 @@ class Wire:
 
     def _token(self, output: CData) -> Output:
         kind = output.type
-        self._v1_answer = self.protocol == 1 and kind == lib.REMCTL_OUT_OUTPUT
         if kind == lib.REMCTL_OUT_STATUS:
             self.refused = output.status == V1_REFUSED and self.protocol == 1
             return Output(OutputType.STATUS, None, None, output.status & 0xFF)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import socket
 import struct
 from collections.abc import Callable
 
@@ -173,6 +174,18 @@ class TestLostConnections:
                 session.run(["example", "cat", bytes(20_000_000)])
             assert caught.value.sent
             assert not session.opened
+
+    def test_by_a_server_that_ends_without_reading_a_large_command(
+        self, scripted: Scripted, server: ServerArguments
+    ) -> None:
+        def end(peer: Peer) -> None:
+            select.select([peer.socket], [], [])
+            peer.socket.shutdown(socket.SHUT_WR)
+
+        with Remctl("localhost", scripted(end).port, server[2]) as session:
+            with pytest.raises(remctl.RemctlConnectionError, match="could not be sent") as caught:
+                session.run(["example", "cat", bytes(50_000_000)])
+            assert caught.value.sent
 
 
 class TestOutOfStep:
