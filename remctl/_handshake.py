@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from remctl import _hints
 from remctl._libremctl import ffi, lib
-from remctl._waiting import Waiter, check_job, wait_for
+from remctl._waiting import Waiter, check_job, succeeded
 from remctl.exceptions import RemctlAuthenticationError, RemctlConnectionError, RemctlProtocolError
 
 if TYPE_CHECKING:
@@ -64,9 +64,7 @@ class Handshake:
             raise MemoryError
         while lib.relay_step(self._relay, waiter.milliseconds()) == lib.RELAY_AGAIN:
             pass
-        okay = wait_for(self._session.job, waiter).okay
-        lib.session_leave(self._session)
-        if not okay:
+        if not succeeded(self._session, self._session.job, waiter):
             raise self._error(error_text(self._session))
         if lib.relay_unread(self._relay) or self._unread():
             raise RemctlProtocolError("the server sent something before it was asked for anything")

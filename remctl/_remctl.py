@@ -81,7 +81,7 @@ class Handle:
     def command(self, command: Command, waiter: Waiter) -> None:
         """Send a command."""
         try:
-            self._opened().send(command, waiter)
+            self.opened().send(command, waiter)
         except RemctlError as error:
             self.error = str(error)
             raise
@@ -89,7 +89,7 @@ class Handle:
     def output(self, waiter: Waiter, ahead: int = 1) -> Output:
         """Return the next token of the answer; see `Wire.receive`."""
         try:
-            return self._opened().receive(waiter, ahead)
+            return self.opened().receive(waiter, ahead)
         except RemctlError as error:
             self.error = str(error)
             raise
@@ -97,7 +97,7 @@ class Handle:
     def noop(self, waiter: Waiter) -> None:
         """Make a round trip."""
         try:
-            self._opened().noop(waiter)
+            self.opened().noop(waiter)
         except RemctlError as error:
             self.error = str(error)
             raise
@@ -105,7 +105,7 @@ class Handle:
     def run(self, command: Command, waiter: Waiter) -> Result:
         """Send a command and collect its answer; interrupted in between, the session is closed."""
         try:
-            return self._opened().run(command, waiter)
+            return self.opened().run(command, waiter)
         except RemctlError as error:
             self.error = str(error)
             raise
@@ -115,9 +115,9 @@ class Handle:
         if self.connection is not None:
             self.connection.close(reason)
 
-    def _opened(self) -> Connection:
+    def opened(self) -> Connection:
+        """Return the present connection, open or closed; raises if there never was one."""
         if self.connection is None:
-            self.error = NOT_OPEN
             raise RemctlNotOpenedError(NOT_OPEN)
         return self.connection
 

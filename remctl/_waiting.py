@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
-from remctl._libremctl import ffi
+from remctl._libremctl import ffi, lib
 from remctl.exceptions import RemctlError
 
 if TYPE_CHECKING:
@@ -130,6 +130,13 @@ def wait_for(job: CData, waiter: Waiter) -> CData:
     check_job(job)
     waiter.poll({job.finished: select.POLLIN})
     return job
+
+
+def succeeded(session: CData, job: CData, waiter: Waiter) -> bool:
+    """Wait as `wait_for` does, leave the session's job, and say what the call answered."""
+    okay = bool(wait_for(job, waiter).okay)
+    lib.session_leave(session)
+    return okay
 
 
 def check_job(job: CData) -> None:

@@ -21,7 +21,7 @@ from remctl._arguments import Command
 from remctl._connecting import connect
 from remctl._handshake import Handshake, error_text
 from remctl._libremctl import ffi, lib
-from remctl._waiting import HANGUP, READABLE, Waiter, check_job, wait_for
+from remctl._waiting import HANGUP, READABLE, Waiter, check_job, succeeded, wait_for
 from remctl.exceptions import (
     RemctlAuthenticationError,
     RemctlConnectionError,
@@ -127,9 +127,7 @@ class Wire:
         self._session = self._new_session()
         if self._target.source_ip is not None:
             lib.remctl_set_source_ip(self._session.r, self._target.source_ip.encode())
-        okay = wait_for(lib.job_connect(self._session, self.port), waiter).okay
-        lib.session_leave(self._session)
-        if not okay:
+        if not succeeded(self._session, lib.job_connect(self._session, self.port), waiter):
             raise RemctlConnectionError(f"connecting with protocol 1 failed: {error_text(self._session)}")
 
     def send(self, command: Command, waiter: Waiter) -> None:
@@ -153,16 +151,14 @@ class Wire:
         if not answer:
             raise self._error("the command could not be sent")
 
-    def _wait_for_send(self, job: CData, waiter: Waiter) -> int:
+    def _wait_for_send(self, job: CData, waiter: Waiter) -> bool:
         """Wait until a command is sent; a server that ends meanwhile may never make room for the rest of it."""
         check_job(job)
         if self._sock is not None:
             ready = waiter.poll({job.finished: select.POLLIN, self.fileno(): HANGUP})
             if job.finished not in ready:
                 self.shutdown()
-        okay = int(wait_for(job, waiter).okay)
-        lib.session_leave(self._session)
-        return okay
+        return succeeded(self._session, job, waiter)
 
     def receive(self, waiter: Waiter, ahead: int = 1) -> Output:
         """Wait for the next token.  Whatever interrupts this, no token is lost: the next call returns it.
@@ -205,9 +201,7 @@ class Wire:
         """Make a round trip."""
         if self._spoken():
             raise self._unquiet()
-        okay = wait_for(lib.job_noop(self._session), waiter).okay
-        lib.session_leave(self._session)
-        if not okay:
+        if not succeeded(self._session, lib.job_noop(self._session), waiter):
             raise self._error("noop() failed")
         self.protocol = 3
 

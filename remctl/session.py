@@ -252,7 +252,7 @@ class Remctl:
             try:
                 result.check()
             except RemctlStatusError as error:
-                self._last().with_evidence(error, checked)
+                self._handle.opened().with_evidence(error, checked)
                 raise
         return result
 
@@ -281,7 +281,7 @@ class Remctl:
         while (token := self._handle.output(whole or self._waiter(), AHEAD)).type is OutputType.OUTPUT:
             text = text or token.output or b""
             yield token
-        connection = self._last()
+        connection = self._handle.opened()
         if token.type is OutputType.ERROR or (connection.refused and text):
             raise connection.refusal(command, token, stdout=text if connection.refused else b"")
         yield token
@@ -349,15 +349,10 @@ class Remctl:
         return Waiter(self._handle.timeout)
 
     def _connection(self) -> Connection:
-        connection = self._last()
+        connection = self._handle.opened()
         if connection.closed is not None:
             raise RemctlNotOpenedError(f"{NOT_OPEN}: {connection.closed}")
         return connection
-
-    def _last(self) -> Connection:
-        if self._handle.connection is None:
-            raise RemctlNotOpenedError(NOT_OPEN)
-        return self._handle.connection
 
 
 def _target(host: object, port: object, principal: object) -> tuple[str, int, str | None]:

@@ -210,7 +210,7 @@ class Sandbox:
             f"{name}@{self.realm}", secrets.token_hex(), str(self.path / f"{name.replace('/', '_')}.keytab")
         )
         with _clearly(f"cannot add the principal {name!r}"):
-            if "Expiration date" in realm.run_kadminl(["getprinc", principal.name]).decode():
+            if self._knows(principal.name):
                 raise SandboxError(f"the realm has a principal {principal.name} already")
             realm.addprinc(principal.name, principal.password)
             realm.extract_keytab(principal.name, principal.keytab)
@@ -244,8 +244,7 @@ class Sandbox:
         full = f"{principal}@{self.realm}"
         keytab = self.keytab
         with _clearly(f"cannot make the principal {full}"):
-            known = realm.run_kadminl(["getprinc", full]).decode()
-            if "Expiration date" not in known:
+            if not self._knows(full):
                 realm.addprinc(full)
                 realm.extract_keytab(full, keytab)
         folder = Path(tempfile.mkdtemp(prefix="server-", dir=self.path))
@@ -276,6 +275,10 @@ class Sandbox:
                 realm.kinit(self.user, realm.password(self._user))
             self._k5 = realm
             return
+
+    def _knows(self, principal: str) -> bool:
+        """Whether the realm has the principal; kadmin.local exits with 0 either way."""
+        return "Expiration date" in self._realm().run_kadminl(["getprinc", principal]).decode()
 
     def _realm(self) -> Any:
         if self._k5 is None:
