@@ -21,7 +21,7 @@ PROTOCOLS: Final = (1, 2, 3)
 
 def check_host(host: object) -> str:
     """A host name or an address, not empty."""
-    return _utf8("host", _text("host", host))
+    return check_text("host", host)
 
 
 def check_port(port: object) -> int:
@@ -40,7 +40,12 @@ def check_port(port: object) -> int:
 
 def check_principal(principal: object) -> str | None:
     """A principal's name, not empty; None stands for host/HOST."""
-    return None if principal is None else _utf8("principal", _text("principal", principal))
+    return None if principal is None else check_text("principal", principal)
+
+
+def check_text(name: str, text: object) -> str:
+    """A text that is not empty and can be sent as UTF-8."""
+    return _utf8(name, _text(name, text))
 
 
 def check_source_ip(ip: object) -> str | None:
@@ -57,11 +62,12 @@ def check_source_ip(ip: object) -> str | None:
 
 def check_ccache(name: object) -> str | None:
     """A ticket cache's name (FILE:/path, KEYRING:..., a plain path); None stands for the default cache."""
-    if name is None:
-        return None
-    if isinstance(name, bytes | os.PathLike):
-        name = os.fsdecode(name)
-    return _text("ccache", name)
+    return None if name is None else check_path("ccache", name)
+
+
+def check_path(name: str, path: object) -> str:
+    """A path, not empty."""
+    return _text(name, os.fsdecode(path) if isinstance(path, bytes | os.PathLike) else path)
 
 
 def check_timeout(timeout: object) -> float | None:

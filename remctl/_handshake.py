@@ -94,11 +94,11 @@ class Handshake:
             return RemctlProtocolError(
                 f"authentication failed: {text}", hint="check that a remctl server has this port"
             )
-        error = RemctlConnectionError(
-            f"the server closed the connection during authentication: {text}", hint="the server's log says why"
+        return RemctlConnectionError(
+            f"the server closed the connection during authentication: {text}",
+            errno=errno.ECONNRESET,
+            hint="the server's log says why",
         )
-        error.errno = errno.ECONNRESET
-        return error
 
 
 def error_text(session: CData) -> str:

@@ -24,7 +24,18 @@ _AUTHENTICATION = (
         ("Cannot contact any KDC", "Cannot find KDC", "Cannot resolve network address for KDC"),
         "no KDC answers for the realm: check krb5.conf and the network",
     ),
+    (("No credentials were supplied",), "no ticket: run kinit"),
 )
+
+_CREDENTIALS = (
+    (("not found in Kerberos database",), "the KDC does not know that principal"),
+    (
+        ("Decrypt integrity check failed", "Preauthentication failed", "Password incorrect"),
+        "the password, or the key in the keytab, is not the principal's",
+    ),
+)
+
+_KEYTAB = "klist -k shows whether the keytab has a key of the principal"
 
 _COMMAND = {
     ErrorCode.UNKNOWN_COMMAND: "the command 'help' lists what the server offers, where it offers help",
@@ -34,9 +45,20 @@ _COMMAND = {
 
 def for_authentication(text: str) -> str | None:
     """Return the hint for a GSS-API or Kerberos message, or None."""
-    return next((hint for signs, hint in _AUTHENTICATION if any(sign in text for sign in signs)), None)
+    return _find(_AUTHENTICATION, text)
+
+
+def for_credentials(kind: str, text: str) -> str | None:
+    """Return the hint for a message that came when tickets were asked for: with a "keytab", or with something else."""
+    if hint := _find(_CREDENTIALS, text):
+        return hint
+    return _KEYTAB if kind == "keytab" and "No credentials cache" in text else for_authentication(text)
 
 
 def for_command(code: int) -> str | None:
     """Return the hint for the code of an error token, or None."""
     return _COMMAND.get(code)  # type: ignore[call-overload, no-any-return]  # an IntEnum key is found by its number
+
+
+def _find(table: tuple[tuple[tuple[str, ...], str], ...], text: str) -> str | None:
+    return next((hint for signs, hint in table if any(sign in text for sign in signs)), None)

@@ -16,10 +16,10 @@ from collections.abc import Callable
 
 from remctl import _arguments
 from remctl._arguments import Command
-from remctl._connection import NOT_OPEN, Connection
+from remctl._connection import Connection
+from remctl._connection_base import NOT_OPEN, Target
 from remctl._libremctl import ffi, lib
 from remctl._waiting import Waiter
-from remctl._wire import Target
 from remctl.exceptions import RemctlError, RemctlNotOpenedError
 from remctl.types import Output, Result
 

@@ -13,12 +13,12 @@ import errno
 import os
 import select
 import socket
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from remctl import _hints
 from remctl._arguments import Command
 from remctl._connecting import connect
+from remctl._connection_base import Target
 from remctl._handshake import Handshake, error_text
 from remctl._libremctl import ffi, lib
 from remctl._waiting import HANGUP, READABLE, Waiter, check_job, succeeded, wait_for
@@ -28,7 +28,7 @@ from remctl.exceptions import (
     RemctlError,
     RemctlProtocolError,
 )
-from remctl.types import ErrorCode, Output, OutputType, Stream
+from remctl.types import V1_REFUSED, ErrorCode, Output, OutputType, Stream
 
 if TYPE_CHECKING:
     from remctl._libremctl import CData
@@ -36,23 +36,11 @@ if TYPE_CHECKING:
 DIRECT_SIZE: Final = 8192
 """Bytes of a command that a socket which polls as writable takes without blocking."""
 
-V1_REFUSED: Final = -1
-"""The status that comes with the text of an error in protocol 1, and without text when a signal ended the command."""
+LOST: Final = "the connection was lost before the end of the answer"
 
 _UNREADABLE: Final = "the answer could not be read"
 
 _STREAMS: Final = (None, Stream.STDOUT, Stream.STDERR)
-
-
-class Target(NamedTuple):
-    """Whom to talk to and how, as `_arguments` has checked it."""
-
-    host: str
-    port: int
-    principal: str | None
-    ccache: str | None
-    source_ip: str | None
-    min_protocol: int
 
 
 class Wire:
@@ -87,7 +75,7 @@ class Wire:
     def open(self, waiter: Waiter) -> None:
         """Connect and authenticate."""
         target = self._target
-        _check_ccache(target.ccache)
+        target.check_ccache()
         self._session = self._new_session()
         given = self._sock is not None
         self._handshake = Handshake(self._session)
@@ -275,9 +263,7 @@ class Wire:
             lib.session_leave(self._session)
         elif answer != lib.TOKEN_TAKEN:
             code = ffi.errno if answer == lib.TOKEN_FAILED else errno.ECONNRESET
-            error = RemctlConnectionError(f"the connection was lost before the end of the answer: {os.strerror(code)}")
-            error.errno = code
-            raise error
+            raise RemctlConnectionError(f"{LOST}: {os.strerror(code)}", errno=code)
 
     def _token(self, output: CData) -> Output:
         kind = output.type
@@ -328,13 +314,3 @@ def _take_pieces(pieces: CData) -> bytes:
     data: bytes = ffi.buffer(pieces.data, pieces.length)[:]
     pieces.length = 0
     return data
-
-
-def _check_ccache(name: str | None) -> None:
-    """Find out that a ticket cache in the file system is not there before anything is sent."""
-    if name is None:
-        return
-    kind, colon, rest = name.partition(":")
-    path = rest.removeprefix(":") if kind in ("FILE", "DIR") else name if not colon or name.startswith("/") else None
-    if path is not None and not Path(path).exists():
-        raise RemctlAuthenticationError(f"ccache {name!r} is not there", hint="no ticket: run kinit")

@@ -130,6 +130,10 @@ class RemctlConnectionError(RemctlProtocolError, ConnectionError):
     errno: int | None = None
     """The system's number for the failure (`errno.ECONNREFUSED`...), where there is one."""
 
+    def __init__(self, reason: str = "", *, errno: int | None = None, **evidence: Unpack[Evidence]) -> None:
+        super().__init__(reason, **evidence)
+        self.errno = errno
+
 
 class RemctlAuthenticationError(RemctlProtocolError):
     """GSS-API refused, on this side or on the server's."""
@@ -138,12 +142,20 @@ class RemctlAuthenticationError(RemctlProtocolError):
 class RemctlTimeoutError(RemctlProtocolError, TimeoutError):
     """A time limit passed.  The session is closed; if `sent` is True the command may still be running."""
 
-    timeout: float | None = None
+    timeout: float | None
     """The limit that passed, in seconds."""
+
+    def __init__(self, reason: str = "", *, timeout: float | None = None, **evidence: Unpack[Evidence]) -> None:
+        super().__init__(reason, **evidence)
+        self.timeout = timeout
 
 
 class RemctlCommandError(RemctlProtocolError):
     """The server answered with an error token instead of running the command."""
 
-    code: ErrorCode | int | None = None
+    code: ErrorCode | int | None
     """The protocol's number for it; None from a protocol 1 server, which sends text alone."""
+
+    def __init__(self, reason: str = "", *, code: ErrorCode | int | None = None, **evidence: Unpack[Evidence]) -> None:
+        super().__init__(reason, **evidence)
+        self.code = code

@@ -12,7 +12,8 @@ from typing import Final, Self
 
 from remctl import _arguments
 from remctl._arguments import Command
-from remctl._connection import NOT_OPEN, Connection
+from remctl._connection import Connection
+from remctl._connection_base import NOT_OPEN
 from remctl._remctl import Handle
 from remctl._waiting import Waiter
 from remctl.exceptions import RemctlError, RemctlNotOpenedError, RemctlStatusError
@@ -281,10 +282,7 @@ class Remctl:
         while (token := self._handle.output(whole or self._waiter(), AHEAD)).type is OutputType.OUTPUT:
             text = text or token.output or b""
             yield token
-        connection = self._handle.opened()
-        if token.type is OutputType.ERROR or (connection.refused and text):
-            raise connection.refusal(command, token, stdout=text if connection.refused else b"")
-        yield token
+        yield self._handle.opened().last(command, token, text)
 
     def command(self, words: Iterable[Word]) -> None:
         """Send a command; `output` then returns its answer, token by token.

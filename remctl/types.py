@@ -17,6 +17,10 @@ _MESSAGE: Final = 200
 """Bytes of a command's last line of error output that an error's text shows."""
 
 
+V1_REFUSED: Final = -1
+"""The status of protocol 1 that comes with the text of an error, and without text when a signal ended the command."""
+
+
 class OutputType(enum.StrEnum):
     """The kind of a token; each member equals its string, so `token.type == "output"` holds."""
 

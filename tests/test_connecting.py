@@ -17,7 +17,8 @@ import pytest
 from doubles import SilentServer
 
 import remctl
-from remctl import Remctl, _connecting
+from remctl import Remctl, _connecting, _endpoints
+from remctl._libremctl import lib
 from remctl._waiting import Waiter
 from remctl.testing import Sandbox
 from remctl.testing.server import free_port
@@ -75,8 +76,8 @@ def test_a_connection_that_does_not_come_about_ends_with_the_time_limit(full: in
 
 
 def test_without_a_port_4373_is_tried_and_then_4444(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _connecting.DEFAULT_PORTS == (4373, 4444)
-    monkeypatch.setattr(_connecting, "DEFAULT_PORTS", (free_port("127.0.0.1"), box.port))
+    assert _endpoints.DEFAULT_PORTS == (lib.REMCTL_PORT, lib.REMCTL_PORT_OLD) == (4373, 4444)
+    monkeypatch.setattr(_endpoints, "DEFAULT_PORTS", (free_port("127.0.0.1"), box.port))
     for port in (None, 0, "0"):
         with Remctl(box.host, port) as session:
             assert session.port == box.port
@@ -85,7 +86,7 @@ def test_without_a_port_4373_is_tried_and_then_4444(box: Sandbox, monkeypatch: p
 
 def test_the_second_port_is_not_tried_when_the_first_connects(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     with SilentServer() as second:
-        monkeypatch.setattr(_connecting, "DEFAULT_PORTS", (box.port, second.port))
+        monkeypatch.setattr(_endpoints, "DEFAULT_PORTS", (box.port, second.port))
         with pytest.raises(remctl.RemctlAuthenticationError):
             Remctl(box.host, principal="host/unknown")
         assert second.accepted == 0
@@ -93,7 +94,7 @@ def test_the_second_port_is_not_tried_when_the_first_connects(box: Sandbox, monk
 
 def test_both_ports_are_named_when_neither_connects(monkeypatch: pytest.MonkeyPatch) -> None:
     ports = free_port("127.0.0.1"), free_port("127.0.0.1")
-    monkeypatch.setattr(_connecting, "DEFAULT_PORTS", ports)
+    monkeypatch.setattr(_endpoints, "DEFAULT_PORTS", ports)
     with pytest.raises(remctl.RemctlConnectionError, match=f"port {ports[0]}: .*port {ports[1]}: "):
         Remctl("127.0.0.1")
 

@@ -13,11 +13,11 @@ from remctl.exceptions import RemctlConnectionError, RemctlError, RemctlProtocol
 from remctl.protocol import messages, tokens
 from remctl.protocol.base import BaseConnection
 from remctl.protocol.events import NEED_DATA, Closed, HighestVersion, NoopAnswer, Pause, Step
-from remctl.protocol.messages import PIECE_SIZE, V1_REFUSED, Continue, Piece
+from remctl.protocol.messages import PIECE_SIZE, Continue, Piece
 from remctl.protocol.security import SecurityContext
 from remctl.protocol.state import CLIENT, V1_CLIENT, Said, State
 from remctl.protocol.tokens import Token
-from remctl.types import Output, OutputType, Stream
+from remctl.types import V1_REFUSED, Output, OutputType, Stream
 
 Event = Output | Step | NoopAnswer | HighestVersion | Closed
 

@@ -22,9 +22,6 @@ VERSION: Final = 2
 HIGHEST_VERSION: Final = 3
 """The highest version there is; NOOP is what it added."""
 
-V1_REFUSED: Final = -1
-"""The status of protocol 1 that comes with the text of an error, and without text when a signal ended the command."""
-
 _NUMBER: Final = struct.Struct(">I")
 _OUTPUT: Final = struct.Struct(">BBBI")
 _STATUS: Final = struct.Struct(">BBB")

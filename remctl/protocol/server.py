@@ -19,11 +19,11 @@ from remctl.exceptions import RemctlAuthenticationError, RemctlProtocolError
 from remctl.protocol import messages, tokens
 from remctl.protocol.base import BaseConnection
 from remctl.protocol.events import NEED_DATA, PAUSED, Closed, CommandReceived, Pause, Step
-from remctl.protocol.messages import V1_REFUSED, Continue, MessageType, Piece, Refused, WrongVersion
+from remctl.protocol.messages import Continue, MessageType, Piece, Refused, WrongVersion
 from remctl.protocol.security import SecurityContext
 from remctl.protocol.state import SERVER, V1_SERVER, Said, State
 from remctl.protocol.tokens import Flag, Token
-from remctl.types import ErrorCode, Stream
+from remctl.types import V1_REFUSED, ErrorCode, Stream
 
 Event = Step | CommandReceived | Closed
 
