@@ -43,6 +43,11 @@ def check_principal(principal: object) -> str | None:
     return None if principal is None else check_text("principal", principal)
 
 
+def check_server(host: object, port: object, principal: object) -> tuple[str, int, str | None]:
+    """The three by which callers name a server."""
+    return check_host(host), check_port(port), check_principal(principal)
+
+
 def check_text(name: str, text: object) -> str:
     """A text that is not empty and can be sent as UTF-8."""
     return _utf8(name, _text(name, text))
@@ -114,6 +119,11 @@ class Command:
         """Return a word, by its number from 0."""
         begin = sum(self.lengths[:number])
         return self.data[begin : begin + self.lengths[number]]
+
+    def words(self) -> list[bytes]:
+        """Return all words."""
+        ends = list(itertools.accumulate(self.lengths))
+        return [self.data[end - length : end] for end, length in zip(ends, self.lengths, strict=True)]
 
     def label(self) -> str:
         """Return the first two words as text, for messages; the others may be secret."""

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from remctl import _arguments
 from remctl._arguments import Command
 from remctl._connection import Connection
-from remctl._connection_base import NOT_OPEN, Target
+from remctl._face import Settings
 from remctl._libremctl import ffi, lib
 from remctl._waiting import Waiter
-from remctl.exceptions import RemctlError, RemctlNotOpenedError
+from remctl.exceptions import RemctlError
 from remctl.types import Output, Result
 
 __all__ = [
@@ -42,27 +42,15 @@ __all__ = [
     "remctl_set_timeout",
 ]
 
-NO_ERROR = "no error"
 
-
-class Handle:
+class Handle(Settings[Connection]):
     """What `struct remctl` is in C: settings, and at most one connection, which can be opened again and again.
 
-    The faces stand on it.  Methods raise the typed errors; the module's functions turn them into C's answers.
+    The blocking faces stand on it.  Methods raise the typed errors; the module's functions turn them into C's answers.
     """
 
-    error: str
-    """The text of the last failure."""
-    connection: Connection | None
-    """The present connection, open or closed; None before the first."""
-
     def __init__(self) -> None:
-        self.error = NO_ERROR
-        self.connection = None
-        self.timeout: float | None = None
-        self.ccache: str | None = None
-        self.source_ip: str | None = None
-        self.min_protocol = 1
+        super().__init__()
         self.freed = False
 
     def open(
@@ -70,8 +58,7 @@ class Handle:
     ) -> None:
         """Connect and authenticate, over `sock` if there is one; closes the connection of before."""
         self.close("open() was called again")
-        target = Target(host, port, principal, self.ccache, self.source_ip, self.min_protocol)
-        self.connection = Connection(target, sock)
+        self.connection = Connection(self.target(host, port, principal), sock)
         try:
             self.connection.open(waiter)
         except RemctlError as error:
@@ -114,12 +101,6 @@ class Handle:
         """Close the connection, if there is one."""
         if self.connection is not None:
             self.connection.close(reason)
-
-    def opened(self) -> Connection:
-        """Return the present connection, open or closed; raises if there never was one."""
-        if self.connection is None:
-            raise RemctlNotOpenedError(NOT_OPEN)
-        return self.connection
 
 
 def remctl_new() -> Handle:

@@ -13,17 +13,13 @@ from typing import Final, Self
 from remctl import _arguments
 from remctl._arguments import Command
 from remctl._connection import Connection
-from remctl._connection_base import NOT_OPEN
+from remctl._face import Face, Word
 from remctl._remctl import Handle
 from remctl._waiting import Waiter
-from remctl.exceptions import RemctlError, RemctlNotOpenedError, RemctlStatusError
+from remctl.exceptions import RemctlError, RemctlStatusError
 from remctl.types import Output, OutputType, RemctlSimpleResult, Result
 
 __all__ = ["Remctl", "Word", "remctl"]
-
-Word = str | bytes | bytearray | memoryview | int | float | os.PathLike[str] | os.PathLike[bytes]
-"""What a word of a command may be: text is sent as UTF-8, numbers as their decimal text, bytes as they are."""
-
 
 AHEAD: Final = 64
 """Tokens that `stream` takes off the connection at once if they are there; `output`, made for select, takes one."""
@@ -66,20 +62,18 @@ def remctl(
     """
     words = _arguments.check_command(command)
     handle = Handle()
-    handle.ccache = _arguments.check_ccache(ccache)
-    handle.source_ip = _arguments.check_source_ip(source_ip)
-    handle.min_protocol = _arguments.check_min_protocol(min_protocol)
-    target = _target(host, port, principal)
-    waiter = Waiter(_arguments.check_timeout(timeout))
+    handle.configure(timeout=timeout, ccache=ccache, source_ip=source_ip, min_protocol=min_protocol)
+    server = _arguments.check_server(host, port, principal)
+    waiter = Waiter(handle.timeout)
     try:
-        handle.open(*target, waiter)
+        handle.open(*server, waiter)
         stdout, stderr, status = handle.run(words, waiter)
     finally:
         handle.close("the call is over")
     return RemctlSimpleResult(stdout or None, stderr or None, status)
 
 
-class Remctl:
+class Remctl(Face[Connection]):
     """A session with a server: several commands over one connection.
 
     Args:
@@ -102,6 +96,9 @@ class Remctl:
     Every method that talks to the server can be interrupted with Ctrl-C.
     """
 
+    _NAME = "remctl.Remctl"
+    _handle: Handle
+
     def __init__(
         self,
         host: str | None = None,
@@ -114,47 +111,9 @@ class Remctl:
         min_protocol: int = 1,
     ) -> None:
         self._handle = Handle()
-        self._handle.min_protocol = _arguments.check_min_protocol(min_protocol)
-        self.set_timeout(timeout)
-        self.set_ccache(ccache)
-        self.set_source_ip(source_ip)
+        self._handle.configure(timeout=timeout, ccache=ccache, source_ip=source_ip, min_protocol=min_protocol)
         if host is not None:
             self.open(host, port, principal)
-
-    # Settings
-
-    def set_timeout(self, timeout: float | None) -> None:
-        """Limit each call that talks to the server, from now on.
-
-        Args:
-            timeout: seconds for the whole of each call, fractions included; None or 0 is without limit.
-
-        Raises:
-            TypeError, ValueError: not a number, or negative.
-        """
-        self._handle.timeout = _arguments.check_timeout(timeout)
-
-    def set_ccache(self, ccache: str | os.PathLike[str] | None) -> None:
-        """Use a ticket cache for the connections that `open` makes from now on; that it exists is checked there.
-
-        Args:
-            ccache: name (FILE:/path, KEYRING:..., MEMORY:...) or path; None is the default cache.
-
-        Raises:
-            TypeError, ValueError: no text, or empty.
-        """
-        self._handle.ccache = _arguments.check_ccache(ccache)
-
-    def set_source_ip(self, source: str | None) -> None:
-        """Connect from a local address, from the next `open` on.
-
-        Args:
-            source: an IPv4 or IPv6 address; None leaves it to the system.
-
-        Raises:
-            TypeError, ValueError: not an IP address.
-        """
-        self._handle.source_ip = _arguments.check_source_ip(source)
 
     # The connection
 
@@ -173,7 +132,7 @@ class Remctl:
             RemctlTimeoutError: the time limit passed.
             RemctlProtocolError: what answers is no remctl server, or its protocol is below `min_protocol`.
         """
-        self._handle.open(*_target(host, port, principal), self._waiter())
+        self._handle.open(*_arguments.check_server(host, port, principal), self._waiter())
 
     def close(self) -> None:
         """Close the connection; a call that another thread is blocked in raises `RemctlNotOpenedError`.
@@ -193,36 +152,6 @@ class Remctl:
         if descriptor < 0:
             raise RemctlError("protocol 1 has no connection that lasts")
         return descriptor
-
-    @property
-    def opened(self) -> bool:
-        """Whether a connection is open."""
-        connection = self._handle.connection
-        return connection is not None and connection.closed is None
-
-    @property
-    def host(self) -> str | None:
-        """The host of the last `open`; None before the first."""
-        connection = self._handle.connection
-        return None if connection is None else connection.target.host
-
-    @property
-    def port(self) -> int | None:
-        """The port connected to; None before the first `open`."""
-        connection = self._handle.connection
-        return None if connection is None else connection.port
-
-    @property
-    def protocol(self) -> int:
-        """The protocol version of the connection: 1, 2 or 3.
-
-        A server says only whether it speaks protocol 1 or a later one: 2 stands for "2 or later" until a `noop()`, or
-        `min_protocol=3`, has shown that it speaks 3.
-
-        Raises:
-            RemctlNotOpenedError: no connection is open.
-        """
-        return self._connection().protocol
 
     # Commands
 
@@ -322,10 +251,6 @@ class Remctl:
         """
         self._handle.noop(self._waiter())
 
-    def error(self) -> str:
-        """Return the text of the session's last error, or "no error"."""
-        return self._handle.error
-
     # Manners
 
     def __enter__(self) -> Self:
@@ -336,22 +261,5 @@ class Remctl:
     ) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        connection = self._handle.connection
-        if connection is None:
-            return "<remctl.Remctl, never opened>"
-        state = f"closed: {connection.closed}" if connection.closed else f"protocol {connection.protocol}"
-        return f"<remctl.Remctl {connection.target.host}:{connection.port}, {state}>"
-
     def _waiter(self) -> Waiter:
         return Waiter(self._handle.timeout)
-
-    def _connection(self) -> Connection:
-        connection = self._handle.opened()
-        if connection.closed is not None:
-            raise RemctlNotOpenedError(f"{NOT_OPEN}: {connection.closed}")
-        return connection
-
-
-def _target(host: object, port: object, principal: object) -> tuple[str, int, str | None]:
-    return _arguments.check_host(host), _arguments.check_port(port), _arguments.check_principal(principal)

@@ -5,6 +5,8 @@ Below `client` and `server`.
 
 from __future__ import annotations
 
+import errno
+
 from remctl._limits import MAX_TOKEN_SIZE
 from remctl.exceptions import RemctlAuthenticationError
 from remctl.protocol import tokens
@@ -34,8 +36,7 @@ class BaseConnection:
         self._v1_table = v1_table
         self._reader = TokenReader()
         self._out: list[bytes] = []
-        self._ended = False
-        self._step_due = False
+        self._ended = 0
 
     @property
     def state(self) -> State:
@@ -51,9 +52,13 @@ class BaseConnection:
         """Take bytes from the other side, in pieces of any size; then ask `next_event` until it wants more."""
         self._reader.feed(data)
 
-    def receive_eof(self) -> None:
-        """Take note that the other side has said its last."""
-        self._ended = True
+    def receive_eof(self, reason: int = errno.ECONNRESET) -> None:
+        """Take note that the other side has said its last.
+
+        Args:
+            reason: the system's number for why.
+        """
+        self._ended = reason
 
     def data_to_send(self) -> bytes:
         """Return bytes for the other side, each once, in the order in which they have to leave; empty if none are due.
@@ -79,7 +84,6 @@ class BaseConnection:
         Raises:
             RemctlAuthenticationError: the context lacks a protection that protocols 2 and 3 demand.
         """
-        self._step_due = False
         if answer:
             self._machine.say(Said.CONTEXT)
             self._send(tokens.V1_CONTEXT if self.protocol == 1 else tokens.CONTEXT, answer)

@@ -5,6 +5,7 @@ Feed it with `receive_data`, ask it with `next_event`, and send what `data_to_se
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,8 +24,6 @@ Event = Output | Step | NoopAnswer | HighestVersion | Closed
 
 PIECES_AT_ONCE: Final = 4
 """Pieces of a command that are encrypted in one go, a quarter of a megabyte: about a millisecond's work."""
-
-LOST: Final = "the connection was lost before the end of the answer"
 
 _SAID: Final = {
     OutputType.OUTPUT: Said.OUTPUT,
@@ -145,15 +144,23 @@ class ClientConnection(BaseConnection):
                     "the server sent something nobody asked for, as it does when it ends idle sessions"
                 )
             return self._answer(token) if self.protocol != 1 else self._v1_answer(token)
-        except RemctlError:
+        except RemctlError as error:
+            if self.state is State.NEGOTIATING and not self.protocol and error.hint is None:
+                error.hint = "check that a remctl server has this port"
             self.close()
             raise
 
     def _at_end(self) -> Closed:
         if self.state is State.NEGOTIATING:
-            raise RemctlConnectionError("the server closed the connection")
+            raise RemctlConnectionError(
+                "the server closed the connection during authentication",
+                errno=self._ended,
+                hint="the server's log says why",
+            )
         if self.state is not State.IDLE:
-            raise RemctlConnectionError(LOST)
+            raise RemctlConnectionError(
+                f"the connection was lost before the end of the answer: {os.strerror(self._ended)}", errno=self._ended
+            )
         self.close()
         return Closed()
 
@@ -163,11 +170,11 @@ class ClientConnection(BaseConnection):
         protocol = 1 if token.flags == tokens.V1_CONTEXT else 2
         if self.protocol not in (0, protocol):
             raise RemctlProtocolError("the protocol version changed during the handshake")
+        self.protocol = protocol
         if protocol < min(self._min_protocol, 2):
             raise RemctlProtocolError(
                 f"the server, or something between, speaks protocol 1, and min_protocol is {self._min_protocol}"
             )
-        self.protocol = protocol
         self._machine.hear(Said.CONTEXT)
         return Step(token.payload)
 
