@@ -11,7 +11,7 @@ import itertools
 import math
 import operator
 import os
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Final
 
 from remctl._limits import MAX_COMMAND_SIZE, MAX_WORDS
@@ -75,18 +75,18 @@ def check_path(name: str, path: object) -> str:
     return _text(name, os.fsdecode(path) if isinstance(path, bytes | os.PathLike) else path)
 
 
-def check_timeout(timeout: object) -> float | None:
+def check_timeout(timeout: object, name: str = "timeout") -> float | None:
     """Seconds, not negative; None, 0 and infinity stand for no limit, and come back as None."""
     if timeout is None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout must be a number of seconds or None: {timeout!r}")
+        raise TypeError(f"{name} must be a number of seconds or None: {timeout!r}")
     try:
         seconds = float(timeout)
     except OverflowError:
         seconds = math.inf if timeout > 0 else -math.inf
     if math.isnan(seconds) or seconds < 0:
-        raise ValueError(f"timeout must be 0 or more: {_short(timeout)}")
+        raise ValueError(f"{name} must be 0 or more: {_short(timeout)}")
     return None if seconds == 0 or math.isinf(seconds) else seconds
 
 
@@ -96,6 +96,14 @@ def check_min_protocol(version: object) -> int:
     if number not in PROTOCOLS:
         raise ValueError(f"min_protocol must be 1, 2 or 3: {_short(version)}")
     return number
+
+
+def check_count(name: str, number: object) -> int:
+    """A number of things, at least 1."""
+    count = _integer(name, number)
+    if count < 1:
+        raise ValueError(f"{name} must be 1 or more: {_short(number)}")
+    return count
 
 
 class Command:
@@ -127,8 +135,12 @@ class Command:
 
     def label(self) -> str:
         """Return the first two words as text, for messages; the others may be secret."""
-        words = [self.word(number) for number in range(min(2, len(self.lengths)))]
-        return b" ".join(words).decode("utf-8", "backslashreplace")
+        return label([self.word(number) for number in range(min(2, len(self.lengths)))])
+
+
+def label(words: Sequence[bytes]) -> str:
+    """Return the first two words of a command as text, for messages; the others may be secret."""
+    return b" ".join(words[:2]).decode("utf-8", "backslashreplace")
 
 
 def check_command(command: object) -> Command:

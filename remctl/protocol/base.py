@@ -48,6 +48,11 @@ class BaseConnection:
         """Bytes that were received and not yet turned into events."""
         return self._reader.buffered
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that `data_to_send` has ready."""
+        return sum(map(len, self._out))
+
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the other side, in pieces of any size; then ask `next_event` until it wants more."""
         self._reader.feed(data)

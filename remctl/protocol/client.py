@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 from remctl._limits import MAX_MIC_SIZE, MAX_V1_COMMAND_SIZE
 from remctl.exceptions import RemctlConnectionError, RemctlError, RemctlProtocolError
@@ -115,7 +115,7 @@ class ClientConnection(BaseConnection):
 
     # What the server says
 
-    def next_event(self) -> Event | Pause:
+    def next_event(self) -> Event | Literal[Pause.NEED_DATA]:
         """Return what the bytes received so far amount to, or NEED_DATA.
 
         Raises:
@@ -200,7 +200,7 @@ class ClientConnection(BaseConnection):
         self._body = body
         self._send(tokens.V1_COMMAND, self.context.wrap(body))
 
-    def _v1_answer(self, token: Token) -> Event | Pause:
+    def _v1_answer(self, token: Token) -> Event | Literal[Pause.NEED_DATA]:
         if self.state is State.MIC:
             # Before the result is unwrapped: GSS-API takes the two in the order in which they were made.
             if token.flags != tokens.V1_MIC or len(token.payload) > MAX_MIC_SIZE:

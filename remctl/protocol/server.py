@@ -141,7 +141,7 @@ class ServerConnection(BaseConnection):
         except Refused as refusal:
             if refusal.code is ErrorCode.UNKNOWN_MESSAGE:
                 self._check_complete()
-            self._refuse(refusal.code, str(refusal))
+            self.refuse(refusal.code, str(refusal))
             return None
         if said is MessageType.QUIT:
             self._machine.hear(Said.QUIT)
@@ -156,7 +156,7 @@ class ServerConnection(BaseConnection):
     def _check_complete(self) -> None:
         """Only a QUIT may come between the pieces of a command."""
         if self.state is State.PIECES:
-            self._refuse(ErrorCode.UNEXPECTED_MESSAGE, "Unexpected message: a command is not complete")
+            self.refuse(ErrorCode.UNEXPECTED_MESSAGE, "Unexpected message: a command is not complete")
             self.close()
             raise RemctlProtocolError("something else came in the middle of a command")
 
@@ -236,14 +236,15 @@ class ServerConnection(BaseConnection):
             self._machine.say(Said.ERROR)
             self._send_message(messages.encode_error(code, text))
 
-    def _refuse(self, code: ErrorCode, text: str) -> None:
+    def refuse(self, code: ErrorCode, text: str) -> None:
+        """Send an error instead of taking what the client says; the rest of a command in pieces is then discarded."""
         self._forget()
         self.send_error(code, text)
 
     def _fatal(self, error: RemctlProtocolError) -> RemctlProtocolError:
         """Close the connection over a bad token, with a last word to a client that can understand it."""
         if self.state in (State.IDLE, State.PIECES, State.DISCARDING):
-            self._refuse(ErrorCode.BAD_TOKEN, "Invalid token")
+            self.refuse(ErrorCode.BAD_TOKEN, "Invalid token")
         self.close()
         return error
 

@@ -1,0 +1,161 @@
+"""Between asyncio's transports and the protocol core: bytes to and fro, and how to wait for them.
+
+Client and server each put one round their core.  There is one reader and one writer at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from remctl.protocol.base import BaseConnection
+
+READ_AHEAD: Final = 256 * 1024
+"""Bytes that may lie unread in the core before the transport stops reading; the other side then waits."""
+
+_INTERNET: Final = (socket.AF_INET, socket.AF_INET6)
+
+_QUICKACK: Final = getattr(socket, "TCP_QUICKACK", None)
+
+
+class Channel(asyncio.Protocol):
+    """Carries bytes between a transport and a core.
+
+    Args:
+        core: the connection's state machine.
+        made: called when the transport is there.
+        gone: called when the other side has ended the connection.
+    """
+
+    transport: asyncio.Transport
+    lost: bool
+    """Whether the connection has ended."""
+    writing: bool
+    """Whether the transport takes more; if not, the other side does not read as fast."""
+
+    def __init__(
+        self,
+        core: BaseConnection,
+        made: Callable[[], None] = lambda: None,
+        gone: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.lost = False
+        self.writing = True
+        self._core = core
+        self._made = made
+        self._gone = gone
+        self._loop = asyncio.get_running_loop()
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._reading = True
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._made()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the core; stop reading when it has plenty."""
+        self._core.receive_data(data)
+        if self._core.buffered > READ_AHEAD and self._reading:
+            self._reading = False
+            self.transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> None:
+        """Tell the core; the transport closes by itself."""
+        self._end(errno.ECONNRESET)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Tell the core, and whoever waits."""
+        self._end(getattr(error, "errno", None) or errno.ECONNRESET)
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    def pause_writing(self) -> None:
+        """Hold whoever writes: the other side does not read as fast."""
+        self.writing = False
+
+    def resume_writing(self) -> None:
+        """Let them go on."""
+        self.writing = True
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+
+    # What the faces call
+
+    async def received(self) -> None:
+        """Wait until something more has come, or the connection has ended.  Cancelling it loses nothing."""
+        if self.lost:
+            return
+        if not self._reading:
+            self._reading = True
+            self.transport.resume_reading()
+        self._reader = self._loop.create_future()
+        try:
+            await self._reader
+        finally:
+            self._reader = None
+
+    def flush(self) -> None:
+        """Hand what the core has to send to the transport."""
+        if (data := self._core.data_to_send()) and not self.lost:
+            self.transport.write(data)
+
+    async def drained(self) -> None:
+        """Wait until the transport takes more, or the connection has ended.  Cancelling it loses nothing."""
+        while not (self.writing or self.lost):
+            self._writer = self._loop.create_future()
+            try:
+                await self._writer
+            finally:
+                self._writer = None
+
+    def acknowledge(self) -> None:
+        """Have the answer to what was just sent acknowledged at once.
+
+        remctld sends output and exit status in two small writes, the second of which waits for the first one's
+        acknowledgement: 40 ms, unless the system is told each time not to delay it.
+        """
+        if _QUICKACK is not None:
+            sock = self.sock
+            if sock.family in _INTERNET and not self.lost:
+                sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+
+    def close(self, *, farewell: bool) -> None:
+        """Close the connection, after what was written has left if there is a farewell to deliver."""
+        if farewell and not self.transport.get_write_buffer_size():
+            self.flush()
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    async def closed(self) -> None:
+        """Wait until the transport is gone."""
+        await asyncio.shield(self._closed)
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket, for options and poll."""
+        sock: socket.socket = self.transport.get_extra_info("socket")
+        return sock
+
+    def _end(self, reason: int) -> None:
+        if not self.lost:
+            self.lost = True
+            self._core.receive_eof(reason)
+            self._wake()
+            self._gone()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)

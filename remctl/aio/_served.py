@@ -1,0 +1,340 @@
+"""One connection of a server, from the first token to the end, and what a handler sees of it.
+
+Between `server`, which has what all connections share, and the protocol core with its channel.  Each connection is one
+task; its commands run in it, one after the other, as the protocol has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable, Set
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from remctl._arguments import label
+from remctl._limits import MAX_OUTPUT_SIZE
+from remctl.aio._channel import Channel
+from remctl.aio._offload import offload
+from remctl.exceptions import RemctlCommandError, RemctlError
+from remctl.protocol import NEED_DATA, Closed, CommandReceived, ServerConnection, State, Step
+from remctl.protocol.server import Event
+from remctl.security import AcceptorContext
+from remctl.types import ErrorCode, Stream
+
+if TYPE_CHECKING:
+    import gssapi
+
+    from remctl.aio.server import Server
+
+logger = logging.getLogger(__name__)
+
+COALESCE: Final = MAX_OUTPUT_SIZE
+"""Bytes of output that are kept back until the handler waits for something, so that little ones travel together."""
+
+FAREWELL: Final = 5
+"""Seconds that a client has to take the last of what it is sent, before the connection is cut."""
+
+
+class Limits(NamedTuple):
+    """What a server puts up with; see the arguments of `serve`."""
+
+    allow_v1: bool
+    connections: int
+    words: int
+    command_size: int
+    total_size: int
+    handshake: float | None
+    idle: float | None
+    run: float | None
+    stop: float | None
+
+
+class Request:
+    """A command that a client sent, and the way to answer it."""
+
+    __slots__ = ("_served", "address", "command", "expires", "principal")
+
+    command: tuple[bytes, ...]
+    """The words, at least one; any bytes, NUL too."""
+    principal: str
+    """Who sent it, as the KDC vouches: user@REALM."""
+    address: str
+    """The client's IP address; empty over a socket that has none."""
+    expires: float
+    """When the client's ticket ends, in seconds since the epoch."""
+
+    def __init__(
+        self, served: Served, command: tuple[bytes, ...], principal: str, address: str, expires: float
+    ) -> None:
+        self._served: Served | None = served
+        self.command = command
+        self.principal = principal
+        self.address = address
+        self.expires = expires
+
+    async def send(self, data: bytes, stream: Stream = Stream.STDOUT) -> None:
+        """Send output; waits while the client takes it more slowly than it comes.
+
+        Args:
+            data: any number of bytes.
+            stream: which of the two streams it belongs to.
+
+        Raises:
+            TypeError, ValueError: the data is not bytes, or there is no such stream.
+            RuntimeError: the handler has returned already.
+
+        Cancelling it may leave part of the data sent.
+        """
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"data must be bytes, and is {type(data).__name__}")
+        if self._served is None:
+            raise RuntimeError("the command has been answered already")
+        await self._served.send(bytes(data), Stream(stream))
+
+    def done(self) -> None:
+        """Let nothing more be sent."""
+        self._served = None
+
+    def __repr__(self) -> str:
+        return f"<remctl.aio.Request '{label(self.command)}' of {self.principal} from {self.address}>"
+
+
+Handler = Callable[[Request], Awaitable[int | None]]
+Acl = Set[str] | Callable[[Request], bool | Awaitable[bool]]
+
+
+class Served:
+    """See the module.
+
+    Args:
+        server: what all connections share.
+        credentials: the server's key.
+    """
+
+    principal: str | None
+    """The client; None until it has authenticated."""
+
+    def __init__(self, server: Server, credentials: gssapi.Credentials) -> None:
+        limits = server.limits
+        self.principal = None
+        self._server = server
+        self._limits = limits
+        self._context = AcceptorContext(credentials)
+        self._core = ServerConnection(
+            self._context, allow_v1=limits.allow_v1, max_words=limits.words, max_command_size=limits.command_size
+        )
+        self.channel = Channel(self._core, self._begin, self._vanished)
+        self._task: asyncio.Task[None] | None = None
+        self._address = ""
+        self._expires = 0.0
+        self._running = False
+        self._stopping = False
+        self._reason = ""
+        self._held = 0
+        self._flush_due = False
+
+    # What the server tells it
+
+    def stop(self) -> asyncio.Task[None]:
+        """End it, after the command that runs; return the task to wait for."""
+        assert self._task is not None
+        self._stopping = True
+        if not self._running:
+            self.abort("the server is stopping")
+        return self._task
+
+    def abort(self, reason: str) -> None:
+        """End it at once."""
+        assert self._task is not None
+        if not self._reason:
+            self._reason = reason
+            self._task.cancel()
+
+    # What the channel tells it
+
+    def _begin(self) -> None:
+        if not self._server.admit(self):
+            self.channel.transport.abort()
+            return
+        peer = self.channel.transport.get_extra_info("peername")
+        self._address = peer[0] if isinstance(peer, tuple) else ""
+        self._task = asyncio.get_running_loop().create_task(self._live())
+
+    def _vanished(self) -> None:
+        if self._running:
+            self.abort("the client has vanished, and its command was cancelled")
+
+    # Its life
+
+    async def _live(self) -> None:
+        try:
+            if await self._handshake():
+                await self._converse()
+        except RemctlError as error:
+            self._reason = str(error)
+        except asyncio.CancelledError:
+            if not self._reason:  # it was not us: the loop is being torn down
+                self._reason = "the program is ending"
+                raise
+        finally:
+            logger.info("%s from %s: %s", self.principal or "somebody", self._address, self._reason or "closed")
+            self._hold(0)
+            await self._leave()
+            self._server.dismiss(self)
+
+    async def _handshake(self) -> bool:
+        try:
+            async with asyncio.timeout(self._limits.handshake):
+                while isinstance(event := await self._event(), Step):
+                    answer = await offload(self._context.step, event.token)
+                    established = self._core.stepped(answer)
+                    self.channel.flush()
+                    if established is not None:
+                        self.principal = self._context.principal
+                        self._expires = time.time() + self._context.lifetime
+                        return True
+        except TimeoutError:
+            self._reason = f"it did not authenticate within {self._limits.handshake:g} s"
+        return False
+
+    async def _converse(self) -> None:
+        while self._core.state is not State.CLOSED and not self._stopping:
+            try:
+                async with asyncio.timeout(self._limits.idle):
+                    event = await self._event()
+            except TimeoutError:
+                self._reason = f"it was idle for {self._limits.idle:g} s"
+                return
+            if isinstance(event, Closed):
+                return
+            assert isinstance(event, CommandReceived)
+            await self._run(event.words)
+
+    async def _event(self) -> Event:
+        """Wait for the next event; what the core answers by itself is sent on the way."""
+        while True:
+            try:
+                event = self._core.next_event()
+            finally:
+                self.channel.flush()
+            if event is NEED_DATA:
+                if not self._hold(self._core.receiving):
+                    self._core.refuse(ErrorCode.TOOMUCH_DATA, "Too much data: the server is receiving too much at once")
+                    continue
+                await self.channel.drained()
+                await self.channel.received()
+            else:
+                assert isinstance(event, Step | CommandReceived | Closed)
+                return event
+
+    async def _leave(self) -> None:
+        """Close the connection, once the client has taken what it was sent."""
+        transport = self.channel.transport
+        try:
+            self.channel.flush()
+            transport.close()
+            if transport.get_write_buffer_size():
+                async with asyncio.timeout(FAREWELL):
+                    await self.channel.closed()
+        except TimeoutError:
+            pass
+        finally:
+            transport.abort()
+
+    # A command
+
+    async def _run(self, words: tuple[bytes, ...]) -> None:
+        request = Request(self, words, self.principal or "", self._address, self._expires)
+        logger.info("command '%s' of %s from %s", label(words), self.principal, self._address)
+        if not self._hold(sum(map(len, words))):
+            self._core.send_error(ErrorCode.TOOMUCH_DATA, "Too much data: the server is busy with too much at once")
+            return
+        self._running = True
+        try:
+            status = await self._answer(request)
+        except RemctlCommandError as refusal:
+            code = ErrorCode.INTERNAL if refusal.code is None else refusal.code
+            self._core.send_error(code, refusal.reason)
+        except Exception:
+            logger.exception("the handler failed at the command '%s' of %s", label(words), self.principal)
+            self._core.send_error(ErrorCode.INTERNAL, "Internal failure")
+        else:
+            self._core.send_status(status)
+        finally:
+            self._running = False
+            request.done()
+            self._hold(0)
+        if self._core.cut:
+            logger.warning("protocol 1 had no room for %d bytes of output of '%s'", self._core.cut, label(words))
+        self.channel.flush()
+        if self._core.buffered:
+            await asyncio.sleep(0)  # a client that sends ahead does not keep the others waiting
+
+    async def _answer(self, request: Request) -> int:
+        try:
+            async with asyncio.timeout(self._limits.run) as limit:
+                if not await self._allowed(request):
+                    raise RemctlCommandError("Access denied", code=ErrorCode.ACCESS)
+                status = await self._server.handler(request)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            text = f"The command was stopped after {self._limits.run:g} s"
+            raise RemctlCommandError(text, code=ErrorCode.INTERNAL) from None
+        if status is None:
+            return 0
+        if isinstance(status, bool) or not isinstance(status, int):
+            raise TypeError(f"a handler returns its exit status as int, or None: {status!r}")
+        if not 0 <= status <= 255:
+            raise ValueError(f"an exit status is 0 to 255: {status}")
+        return int(status)
+
+    async def _allowed(self, request: Request) -> bool:
+        acl = self._server.acl
+        if acl is None:
+            return True
+        if not callable(acl):
+            return request.principal in acl
+        try:
+            answer = acl(request)
+            return bool(await answer) if inspect.isawaitable(answer) else bool(answer)
+        except Exception:
+            logger.exception("the acl failed at the command '%s' of %s", label(request.command), request.principal)
+            return False
+
+    async def send(self, data: bytes, stream: Stream) -> None:
+        """Send output of the command that runs."""
+        for begin in range(0, len(data), COALESCE):
+            self._core.send_output(data[begin : begin + COALESCE], stream)
+            if self._core.unsent >= COALESCE:
+                self.channel.flush()
+                await asyncio.sleep(0)
+            elif not self._flush_due:
+                self._flush_due = True
+                asyncio.get_running_loop().call_soon(self._flush)
+            await self._drained()
+
+    async def _drained(self) -> None:
+        if self.channel.writing:
+            return
+        try:
+            async with asyncio.timeout(self._limits.idle):
+                await self.channel.drained()
+        except TimeoutError:
+            self.abort(f"it took nothing for {self._limits.idle:g} s")
+            await asyncio.sleep(0)  # which is where the cancellation arrives
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        self.channel.flush()
+
+    def _hold(self, size: int) -> bool:
+        """Count so many bytes of a command against what all connections may hold, instead of those before."""
+        if not self._server.reserve(size - self._held):
+            self._server.reserve(-self._held)
+            self._held = 0
+            return False
+        self._held = size
+        return True

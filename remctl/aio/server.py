@@ -1,0 +1,262 @@
+"""A remctl server inside the program: `serve()`, and what its handler gets.
+
+`_served` has the life of one connection; here is what all of them share: the sockets, the limits, the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Collection
+from types import TracebackType
+from typing import Final, Self
+
+from remctl import _arguments
+from remctl._endpoints import DEFAULT_PORTS
+from remctl._limits import MAX_COMMAND_SIZE, MAX_WORDS
+from remctl.aio._offload import offload
+from remctl.aio._served import Acl, Handler, Limits, Request, Served
+from remctl.security import ServerCredentials
+
+__all__ = ["Handler", "Request", "Server", "serve"]
+
+logger = logging.getLogger(__name__)
+
+BACKLOG: Final = 1024
+"""Connections that the system holds until the server takes them."""
+
+
+def serve(
+    handler: Handler,
+    host: str = "localhost",
+    port: int = DEFAULT_PORTS[0],
+    *,
+    principal: str | None = None,
+    keytab: str | os.PathLike[str] | None = None,
+    acl: Collection[str] | Acl | None = None,
+    sock: socket.socket | None = None,
+    allow_v1: bool = False,
+    max_connections: int = 1000,
+    max_words: int = MAX_WORDS,
+    max_command_size: int = MAX_COMMAND_SIZE,
+    max_total_size: int = 4 * MAX_COMMAND_SIZE,
+    handshake_timeout: float | None = 30,
+    idle_timeout: float | None = 3600,
+    run_timeout: float | None = None,
+    stop_timeout: float | None = 30,
+) -> Server:
+    """Serve commands; use it as `async with serve(...) as server`.
+
+    Args:
+        handler: a coroutine function that runs one command: see `Request` for what it gets and may do.  It returns the
+            exit status, 0 to 255, or None for 0; to refuse a command it raises `RemctlCommandError` with a code.
+            Another exception is logged, and the client is told of an internal failure without its text.
+        host: name or address to listen on; all addresses of a name.
+        port: the TCP port; 0 takes a free one, which `Server.port` tells.
+        principal: the server's principal; None accepts clients of every key in the keytab.
+        keytab: path of the keytab; None is the system's default.
+        acl: who may run commands: a collection of principals, or a function (or coroutine function) that gets the
+            request and says whether to allow it.  None leaves it to the handler: everyone who authenticates is let in.
+        sock: a listening socket to use instead of host and port; the server closes it.
+        allow_v1: whether to take clients of protocol 1, which was given up in 2006.
+        max_connections: connections at the same time.  Past it a new one takes the place of the oldest that has not
+            authenticated; if all have, it is closed at once.
+        max_words: words of a command.
+        max_command_size: bytes of a command.
+        max_total_size: bytes of all commands together, those that are coming in and those that run.
+        handshake_timeout: seconds from the connection to the end of authentication; None is without limit.
+        idle_timeout: seconds that a client may say nothing, or take nothing of what it is sent; None is without limit.
+        run_timeout: seconds that a command may run; then it is cancelled, and its client gets an error.  None is
+            without limit.
+        stop_timeout: seconds that commands have to end when the server stops; None is without limit.
+
+    Raises:
+        TypeError, ValueError: an argument makes no sense.
+
+    A client that vanishes cancels its command: the handler gets a CancelledError.
+    """
+    if not callable(handler):
+        raise TypeError(f"handler must be a coroutine function: {handler!r}")
+    return Server(
+        handler,
+        _arguments.check_host(host),
+        _arguments.check_port(port),
+        sock,
+        ServerCredentials(keytab, principal),
+        _check_acl(acl),
+        Limits(
+            allow_v1=allow_v1,
+            connections=_arguments.check_count("max_connections", max_connections),
+            words=_arguments.check_count("max_words", max_words),
+            command_size=_arguments.check_count("max_command_size", max_command_size),
+            total_size=_arguments.check_count("max_total_size", max_total_size),
+            handshake=_arguments.check_timeout(handshake_timeout, "handshake_timeout"),
+            idle=_arguments.check_timeout(idle_timeout, "idle_timeout"),
+            run=_arguments.check_timeout(run_timeout, "run_timeout"),
+            stop=_arguments.check_timeout(stop_timeout, "stop_timeout"),
+        ),
+    )
+
+
+class Server:
+    """A server, made by `serve`; an asynchronous context manager, which starts and stops it."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        host: str,
+        port: int,
+        sock: socket.socket | None,
+        credentials: ServerCredentials,
+        acl: Acl | None,
+        limits: Limits,
+    ) -> None:
+        self._handler = handler
+        self._host = host
+        self._port = port
+        self._given = sock
+        self._credentials = credentials
+        self._acl = acl
+        self._limits = limits
+        self._servers: list[asyncio.Server] = []
+        self._served: dict[Served, None] = {}
+        self._held = 0
+
+    # Life
+
+    async def start(self) -> None:
+        """Listen, and serve from now on.
+
+        Raises:
+            RemctlAuthenticationError: there is no such keytab, or no such key in it.
+            OSError: the address cannot be listened on.
+        """
+        credentials = await offload(self._credentials.acquire)
+        loop = asyncio.get_running_loop()
+        try:
+            for sock in [self._given] if self._given is not None else await self._listen():
+                factory = lambda: Served(self, credentials).channel  # noqa: E731
+                self._servers.append(await loop.create_server(factory, sock=sock, backlog=BACKLOG))
+        except BaseException:
+            await self.stop(0)
+            raise
+        logger.info("serving on %s", ", ".join(f"{address} port {port}" for address, port in self.addresses))
+
+    async def stop(self, timeout: float | None = None) -> None:
+        """Stop: take no new connections and no new commands, let those that run come to their end, and close.
+
+        Args:
+            timeout: seconds for that, after which commands are cancelled; None takes `stop_timeout`, 0 cancels at once.
+
+        Stopping twice is harmless.
+        """
+        limit = self._limits.stop if timeout is None else _arguments.check_timeout(timeout)
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
+        tasks = [served.stop() for served in self._served]
+        if tasks and timeout != 0:
+            await asyncio.wait(tasks, timeout=limit)
+        for served in list(self._served):
+            served.abort("the server has stopped")
+        if tasks:
+            await asyncio.wait(tasks)
+        for server in servers:
+            await server.wait_closed()
+
+    async def serve_forever(self) -> None:
+        """Wait until this is cancelled; the server goes on until its `with` ends, or `stop`."""
+        await asyncio.get_running_loop().create_future()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop(None if error is None else 0)
+
+    # What it is
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """The addresses and ports that it listens on; empty before the start and after the stop."""
+        return [sock.getsockname()[:2] for server in self._servers for sock in server.sockets]
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 before the start and after the stop."""
+        return self.addresses[0][1] if self._servers else 0
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are."""
+        return len(self._served)
+
+    # What the connections share
+
+    @property
+    def handler(self) -> Handler:
+        """What runs a command."""
+        return self._handler
+
+    @property
+    def acl(self) -> Acl | None:
+        """Who may run commands."""
+        return self._acl
+
+    @property
+    def limits(self) -> Limits:
+        """What a connection may do."""
+        return self._limits
+
+    def admit(self, served: Served) -> bool:
+        """Whether there is room for a new connection; if so, it is one of them from here on."""
+        if not self._servers:
+            return False
+        if len(self._served) >= self._limits.connections:
+            stranger = next((other for other in self._served if other.principal is None), None)
+            if stranger is None:
+                logger.warning("refused a connection: there are %d", len(self._served))
+                return False
+            stranger.abort("the server is full, and it has not authenticated")
+            self.dismiss(stranger)
+        self._served[served] = None
+        return True
+
+    def dismiss(self, served: Served) -> None:
+        """Forget a connection that has ended."""
+        self._served.pop(served, None)
+
+    def reserve(self, size: int) -> bool:
+        """Count bytes of a command, if there is room for them; a negative number gives them back."""
+        if size > 0 and self._held + size > self._limits.total_size:
+            return False
+        self._held += size
+        return True
+
+    async def _listen(self) -> list[socket.socket]:
+        found = await offload(socket.getaddrinfo, self._host, self._port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
+        sockets: list[socket.socket] = []
+        try:
+            for family, _, _, _, address in found:
+                port = sockets[0].getsockname()[1] if sockets else self._port
+                sockets.append(socket.create_server((address[0], port), family=family, backlog=BACKLOG))
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
+        return sockets
+
+
+def _check_acl(acl: object) -> Acl | None:
+    if acl is None or callable(acl):
+        return acl
+    if isinstance(acl, str | bytes) or not isinstance(acl, Collection):
+        raise TypeError(f"acl must be a collection of principals, or a function: {acl!r}")
+    if wrong := [each for each in acl if not isinstance(each, str)]:
+        raise TypeError(f"acl must hold principals, which are str: {wrong[0]!r}")
+    return frozenset(acl)
