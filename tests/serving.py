@@ -28,9 +28,8 @@ class ServerThread:
     server: Server
 
     def __init__(self, box: Sandbox, handler: Handler = example, **options: Any) -> None:
-        self._make = lambda: serve(
-            handler, "127.0.0.1", 0, **{"principal": box.principal, "keytab": box.keytab, **options}
-        )
+        self._handler = handler
+        self._options = {"principal": box.principal, "keytab": box.keytab, **options}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
 
@@ -47,7 +46,7 @@ class ServerThread:
         self._thread.start()
 
         async def start() -> Server:
-            server = self._make()
+            server = serve(self._handler, "127.0.0.1", 0, **self._options)
             await server.start()
             return server
 
