@@ -285,12 +285,14 @@ class AcceptorContext(_Context):
     """
 
     def __init__(self, credentials: gssapi.Credentials) -> None:
-        self._context = gssapi.SecurityContext(creds=credentials, usage="accept")
+        self._credentials = credentials
 
     def step(self, token: bytes | None) -> bytes | None:
         """See `SecurityContext.step`.  Reads the keytab and writes the replay cache."""
         try:
-            return cast("bytes | None", self._established().step(token))
+            if self._context is None:
+                self._context = gssapi.SecurityContext(creds=self._credentials, usage="accept")
+            return cast("bytes | None", self._context.step(token))
         except GSSError as error:
             _refuse("authentication failed", error)
 

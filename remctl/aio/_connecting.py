@@ -8,7 +8,8 @@ import socket
 
 from remctl._endpoints import Endpoint, encode_host, endpoints, family_of, number_of, unknown_host, unreachable
 from remctl.aio._deadline import Deadline
-from remctl.aio._offload import offload
+from remctl.aio._offload import network
+from remctl.aio._turns import turn
 
 
 async def connect(host: str, port: int, source_ip: str | None, deadline: Deadline) -> tuple[socket.socket, int]:
@@ -28,6 +29,7 @@ async def connect(host: str, port: int, source_ip: str | None, deadline: Deadlin
     """
     failures: list[tuple[Endpoint, int]] = []
     candidates = list(endpoints(await _resolve(host, family_of(source_ip)), port))
+    await turn()
     for number, endpoint in enumerate(candidates):
         left = deadline.remaining()
         share = None if left is None else left / (len(candidates) - number)
@@ -41,7 +43,7 @@ async def connect(host: str, port: int, source_ip: str | None, deadline: Deadlin
 async def _resolve(host: str, family: int) -> list[tuple[int, str]]:
     name = encode_host(host)
     try:
-        found = await offload(socket.getaddrinfo, name, None, family, socket.SOCK_STREAM)
+        found = await network.run(socket.getaddrinfo, name, None, family, socket.SOCK_STREAM)
     except socket.gaierror as error:
         raise unknown_host(error.strerror or str(error)) from None
     return [(kind, str(address[0])) for kind, _, _, _, address in found]

@@ -20,7 +20,8 @@ from remctl._connection_base import OPENING, PINGING, RECEIVING, SENDING, Connec
 from remctl.aio._channel import Channel
 from remctl.aio._connecting import connect
 from remctl.aio._deadline import Deadline
-from remctl.aio._offload import offload
+from remctl.aio._offload import network
+from remctl.aio._turns import turn
 from remctl.exceptions import RemctlConnectionError, RemctlError, RemctlNotOpenedError, RemctlProtocolError
 from remctl.protocol import NEED_DATA, ClientConnection, HighestVersion, NoopAnswer, State, Step
 from remctl.protocol.client import Event
@@ -210,15 +211,17 @@ class Connection(ConnectionBase):
     async def _open(self, deadline: Deadline) -> None:
         target = self.target
         target.check_ccache()
+        await turn()
         context = InitiatorContext(target.host, target.principal, self._credentials)
         core = ClientConnection(context, min_protocol=target.min_protocol)
         core.start()
         core.next_event()
         # GSS-API, and perhaps the KDC, are at work while the connection is made.
-        step = asyncio.ensure_future(offload(context.step, None))
+        step = asyncio.ensure_future(network.run(context.step, None))
         try:
             await self._connect(core, deadline)
             answer = await step
+            await turn()
         except BaseException:
             step.cancel()
             step.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -226,6 +229,7 @@ class Connection(ConnectionBase):
         while core.stepped(answer) is None:
             self._flush()
             event = await self._event()
+            await turn()
             if isinstance(event, Step):
                 answer = context.step(event.token)
         self._flush()
@@ -238,6 +242,7 @@ class Connection(ConnectionBase):
         if sock is None:
             sock, self.port = await connect(self.target.host, self.port, self.target.source_ip, deadline)
         try:
+            await turn()
             _, self._channel = await self._loop.create_connection(lambda: Channel(core), sock=sock)
         except BaseException:
             sock.close()

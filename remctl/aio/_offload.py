@@ -16,59 +16,65 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-THREADS: Final = 32
-"""Calls at the same time; the others wait for their turn, within the time limits of those who made them."""
-
 IDLE: Final = 10
 """Seconds after which a thread without work ends."""
 
 
-async def offload(function: Callable[..., T], *arguments: object) -> T:
-    """Call a function on another thread and return what it returns.
+class Threads:
+    """Daemon threads that take calls in order; started when they are needed, ended when they are not.
 
-    Cancelling this is safe: a call that has not begun is dropped, one that has is left to its end, unheard.
+    Args:
+        limit: calls at the same time; the others wait for their turn, within the time limits of those who made them.
     """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
 
-    def deliver(result: T | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]  # None only if T is
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._forget()
+        os.register_at_fork(after_in_child=self._forget)
 
-    def job() -> None:
-        if future.cancelled():
-            return
-        result, error = None, None
-        try:
-            result = function(*arguments)
-        except BaseException as raised:
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(deliver, result, error)
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call a function on one of the threads and return what it returns.
 
-    _threads.put(job)
-    return await future
+        Cancelling this is safe: a call that has not begun is dropped, one that has is left to its end, unheard.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
 
+        def deliver(result: T | None, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)  # type: ignore[arg-type]  # None only if T is
 
-class _Threads:
-    """Daemon threads that take jobs in order; started when they are needed, ended when they are not."""
+        def job() -> None:
+            if future.cancelled():
+                return
+            result, error = None, None
+            try:
+                result = function(*arguments)
+            except BaseException as raised:
+                error = raised
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(deliver, result, error)
 
-    def __init__(self) -> None:
+        self._put(job)
+        return await future
+
+    def _forget(self) -> None:
+        """Begin anew; in a forked child, which has none of its parent's threads."""
         self._changed = threading.Condition()
         self._jobs: deque[Callable[[], None]] = deque()
         self._idle = 0
         self._count = 0
 
-    def put(self, job: Callable[[], None]) -> None:
+    def _put(self, job: Callable[[], None]) -> None:
         with self._changed:
             self._jobs.append(job)
             if self._idle >= len(self._jobs):
                 self._changed.notify()
-            elif self._count < THREADS:
+            elif self._count < self._limit:
                 self._count += 1
                 threading.Thread(target=self._work, name="remctl", daemon=True).start()
 
@@ -87,13 +93,8 @@ class _Threads:
             return None
 
 
-_threads = _Threads()
+network: Final = Threads(32)
+"""For calls that may wait for a KDC or a name service."""
 
-
-def _forget_threads() -> None:
-    """In a forked child, which has none of them."""
-    global _threads
-    _threads = _Threads()
-
-
-os.register_at_fork(after_in_child=_forget_threads)
+local: Final = Threads(4)
+"""For calls that compute, and read or write files; few, since those who compute hold each other up."""

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from remctl._arguments import label
 from remctl._limits import MAX_OUTPUT_SIZE
 from remctl.aio._channel import Channel
-from remctl.aio._offload import offload
+from remctl.aio._offload import local
+from remctl.aio._turns import turn
 from remctl.exceptions import RemctlCommandError, RemctlError
 from remctl.protocol import NEED_DATA, Closed, CommandReceived, ServerConnection, State, Step
 from remctl.protocol.server import Event
@@ -188,7 +189,8 @@ class Served:
         try:
             async with asyncio.timeout(self._limits.handshake):
                 while isinstance(event := await self._event(), Step):
-                    answer = await offload(self._context.step, event.token)
+                    answer = await local.run(self._context.step, event.token)
+                    await turn()
                     established = self._core.stepped(answer)
                     self.channel.flush()
                     if established is not None:

@@ -16,8 +16,9 @@ from typing import Final, Self
 from remctl import _arguments
 from remctl._endpoints import DEFAULT_PORTS
 from remctl._limits import MAX_COMMAND_SIZE, MAX_WORDS
-from remctl.aio._offload import offload
+from remctl.aio._offload import local, network
 from remctl.aio._served import Acl, Handler, Limits, Request, Served
+from remctl.aio._turns import AT_ONCE
 from remctl.security import ServerCredentials
 
 __all__ = ["Handler", "Request", "Server", "serve"]
@@ -133,12 +134,14 @@ class Server:
             RemctlAuthenticationError: there is no such keytab, or no such key in it.
             OSError: the address cannot be listened on.
         """
-        credentials = await offload(self._credentials.acquire)
+        credentials = await local.run(self._credentials.acquire)
         loop = asyncio.get_running_loop()
         try:
             for sock in [self._given] if self._given is not None else await self._listen():
                 factory = lambda: Served(self, credentials).channel  # noqa: E731
-                self._servers.append(await loop.create_server(factory, sock=sock, backlog=BACKLOG))
+                # asyncio takes as many connections in one round of the loop as its backlog; the system's may be larger.
+                self._servers.append(await loop.create_server(factory, sock=sock, backlog=AT_ONCE))
+                sock.listen(BACKLOG)
         except BaseException:
             await self.stop(0)
             raise
@@ -239,12 +242,14 @@ class Server:
         return True
 
     async def _listen(self) -> list[socket.socket]:
-        found = await offload(socket.getaddrinfo, self._host, self._port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
+        found = await network.run(
+            socket.getaddrinfo, self._host, self._port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE
+        )
         sockets: list[socket.socket] = []
         try:
             for family, _, _, _, address in found:
                 port = sockets[0].getsockname()[1] if sockets else self._port
-                sockets.append(socket.create_server((address[0], port), family=family, backlog=BACKLOG))
+                sockets.append(socket.create_server((address[0], port), family=family))
         except BaseException:
             for sock in sockets:
                 sock.close()
