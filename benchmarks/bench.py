@@ -1,17 +1,24 @@
-"""What `make bench` runs: this package, the stock binding, the C client and the C limit side by side.
+"""What `make bench` runs: this package's faces and server, the stock binding, the C client, remctld, side by side.
 
-All work against one server and in turns, so that whatever else the machine does meets all alike.  Prints the medians
-and the goals, and writes every single measurement to benchmarks/results/latest.json.
+All work in turns, so that whatever else the machine does meets all alike.  Prints the medians and the goals, and writes
+every single measurement to benchmarks/results/latest.json.
 
-    ours     worker.py with this interpreter
+    ours     worker.py with this interpreter: the blocking face
+    asyncio  aio_worker.py: the asyncio face
     stock    worker.py with /usr/bin/python3 and Debian's python3-pyremctl
     client   the program `remctl`, a process for each call
     limit    limit.c: a C program on the same libremctl that acknowledges at once
+
+against remctld, and for the works about servers
+
+    served   the blocking face, or the program `remctl`, against `remctl.aio.serve`
+    remctld  the same against remctld
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import math
@@ -21,7 +28,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
@@ -31,6 +38,7 @@ from remctl.testing import Sandbox
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 WORKER: Final = str(ROOT / "benchmarks" / "worker.py")
+AIO_WORKER: Final = str(ROOT / "benchmarks" / "aio_worker.py")
 LIMIT: Final = str(ROOT / "build" / "limit")
 RESULTS: Final = ROOT / "benchmarks" / "results" / "latest.json"
 STOCK_PYTHON: Final = "/usr/bin/python3"
@@ -43,10 +51,10 @@ class Work(NamedTuple):
     title: str
     rounds: int
     counts: Mapping[str, int]
-    """How much of it each implementation does in a round."""
+    """How much of it each implementation does in a round; the first one is what the others are compared with."""
     unit: str
     goals: Mapping[str, float] = MappingProxyType({})
-    """How many times as fast as another implementation ours shall be."""
+    """How many times as fast as another implementation the first one shall be."""
     scale: int = 1
     """How much of it makes one unit."""
 
@@ -75,13 +83,44 @@ WORKS: Final = {
         MEGABYTE,
     ),
     "threads": Work("8 threads, each a command of 0.5 s", 3, {"ours": 8, "stock": 8}, "commands/s"),
+    "aio-session": Work(
+        "commands over one asyncio session", 9, {"asyncio": 300, "ours": 300}, "commands/s", {"ours": 0.9}
+    ),
+    "aio-stream": Work(
+        "streaming 200 MB of output with asyncio",
+        5,
+        {"asyncio": 200 * MEGABYTE, "ours": 200 * MEGABYTE},
+        "MB/s",
+        {"ours": 0.75},
+        MEGABYTE,
+    ),
+    "serve-session": Work(
+        "commands over one session with our server",
+        7,
+        {"served": 2000, "remctld": 300},
+        "commands/s",
+        {"remctld": 5},
+    ),
+    "serve-oneshot": Work(
+        "calls of the C client to our server", 5, {"served": 200, "remctld": 30}, "calls/s", {"remctld": 3}
+    ),
 }
 GROWTHS: Final = {
     "peak": ("streaming 1 GB of output", 1000 * MEGABYTE, ("ours", "stock")),
     "commands": ("10,000 commands over one session", 10_000, ("ours",)),
     "sessions": ("1,000 sessions", 1_000, ("ours",)),
 }
-NAMES: Final = (*WORKS, *GROWTHS, "import")
+CROWDS: Final = ("many", "latency", "idle")
+NAMES: Final = (*WORKS, *GROWTHS, "import", *CROWDS)
+
+MANY: Final = 1000
+"""Sessions at once, each with a command of one second."""
+SERVERS: Final = 40
+"""Servers that they are spread over; each takes as many new connections at once as its short queue holds."""
+HANDSHAKES: Final = 500
+"""Handshakes at once, during which the event loop's latency is measured."""
+IDLE: Final = 5000
+"""Idle sessions that our server holds at once."""
 
 
 class Goal(NamedTuple):
@@ -116,11 +155,15 @@ class Bench:
     Args:
         box: the running sandbox.
         quick: whether to do about a tenth of everything, which shows that it works rather than how fast.
+        ours: a process of `remctl.testing.example`, and its port.
     """
 
-    def __init__(self, box: Sandbox, quick: bool) -> None:
+    def __init__(self, box: Sandbox, quick: bool, ours: tuple[int, int]) -> None:
         self._quick = quick
+        self._box = box
         self._server = (box.host, str(box.port), box.principal)
+        self._pid, port = ours
+        self._ours = (box.host, str(port), box.principal)
         # Each interpreter finds its own module only when no variable tells it of others.
         self._environment = {name: value for name, value in box.env.items() if not name.startswith("PYTHON")}
         self.results: dict[str, Any] = {}
@@ -132,8 +175,12 @@ class Bench:
             self._time(name, WORKS[name])
         elif name in GROWTHS:
             self._grow(name, *GROWTHS[name])
-        else:
+        elif name == "import":
             self._import()
+        elif name == "idle":
+            self._hold()
+        else:
+            self._crowd(name)
         sys.stdout.flush()
 
     def versions(self) -> dict[str, str]:
@@ -156,12 +203,13 @@ class Bench:
                 seconds[who].append(self._seconds(who, name, count))
         rates = {who: [counts[who] / work.scale / one for one in times] for who, times in seconds.items()}
         print(f"\n{work.title}: median of {rounds} rounds (and range)" + (", a tenth of it" if tenth else ""))
+        first = next(iter(rates))
         for who, each in rates.items():
-            ratio = median(rates["ours"]) / median(each)
-            factor = "" if who == "ours" else f"  ours / {who} = {ratio:.2f}"
-            print(f"  {who:6} {median(each):9.1f} {work.unit:10} ({min(each):.1f} to {max(each):.1f}){factor}")
+            ratio = median(rates[first]) / median(each)
+            factor = "" if who == first else f"  {first} / {who} = {ratio:.2f}"
+            print(f"  {who:7} {median(each):9.1f} {work.unit:10} ({min(each):.1f} to {max(each):.1f}){factor}")
             if who in work.goals:
-                self.goals.append(Goal(f"{work.title}: ours / {who}", ratio, work.goals[who], True, "x"))
+                self.goals.append(Goal(f"{work.title}: {first} / {who}", ratio, work.goals[who], True, "x"))
         if name == "threads":
             self.goals.append(Goal(work.title, median(seconds["ours"]), 1, False, "s"))
         self.results[name] = {
@@ -172,13 +220,21 @@ class Bench:
     def _seconds(self, who: str, name: str, count: int) -> float:
         if who == "limit":
             return float(self._output(LIMIT, name, str(count), *self._server))
-        if who == "client":
-            host, port, principal = self._server
-            begin = time.perf_counter()
-            for _ in range(count):
-                self._output("remctl", "-p", port, "-s", principal, host, "example", "hello")
-            return time.perf_counter() - begin
-        return float(self._worker(who, name, count))
+        if who == "client" or name == "serve-oneshot":
+            return self._calls(count, self._ours if who == "served" else self._server)
+        if who == "asyncio":
+            return float(self._asyncio(name.removeprefix("aio-"), count))
+        if name == "serve-session":
+            return float(self._worker("ours", "session", count, self._ours if who == "served" else self._server))
+        return float(self._worker(who, name.removeprefix("aio-"), count))
+
+    def _calls(self, count: int, server: tuple[str, str, str]) -> float:
+        """Run the program `remctl` so many times."""
+        host, port, principal = server
+        begin = time.perf_counter()
+        for _ in range(count):
+            self._output("remctl", "-p", port, "-s", principal, host, "example", "hello")
+        return time.perf_counter() - begin
 
     def _grow(self, name: str, title: str, count: int, contenders: tuple[str, ...]) -> None:
         count = count // 10 if self._quick else count
@@ -218,9 +274,59 @@ class Bench:
             self.goals.append(Goal(f"import remctl, {what}: ours / stock", ratio, 3, False, "x"))
         self.results["import"] = {"pythons": pythons, **seconds}
 
-    def _worker(self, who: str, work: str, count: int) -> Any:
+    def _crowd(self, name: str) -> None:
+        """Open very many sessions at once, over several servers; measure the whole, or the event loop meanwhile."""
+        ports = [self._add_server(number) for number in range(1, SERVERS + 1)]
+        count = (MANY if name == "many" else HANDSHAKES) // (10 if self._quick else 1)
+        rounds = [self._asyncio(name, count, *map(str, ports)) for _ in range(3)]
+        title = f"{count} asyncio sessions at once" if name == "many" else f"the loop's latency in {count} handshakes"
+        print(f"\n{title}, over {SERVERS} servers: {rounds}")
+        if name == "many":
+            seconds = median(each["seconds"] for each in rounds)
+            self.goals.append(Goal(f"{title}, each a command of 1 s", seconds, 8, False, "s"))
+            peak = max(each["kibibytes"] for each in rounds) / 1024
+            self.goals.append(Goal(f"{title}: memory", peak, 150, False, "MiB"))
+        else:
+            self.goals.append(Goal(title, 1000 * median(rounds), 50, False, "ms"))
+        self.results[name] = {"count": count, "rounds": rounds}
+
+    def _add_server(self, number: int) -> int:
+        server = self._box.add_server(address=f"127.0.0.{number}")
+        server.add_examples()
+        return server.port
+
+    def _hold(self) -> None:
+        """Open sessions with our server, and see what it needs for each."""
+        count = IDLE // 10 if self._quick else IDLE
+        before = self._resident()
+        command = [sys.executable, "-P", AIO_WORKER, "idle", str(count), *self._ours]
+        environment = {**self._environment, "PYTHONPATH": str(ROOT / "benchmarks")}
+        with subprocess.Popen(
+            command, env=environment, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as holder:
+            assert holder.stdout is not None
+            held = holder.stdout.readline() == "open\n"
+            each = (self._resident() - before) / count
+            answered = holder.communicate("")[0]
+        if not held or json.loads(answered) != count:
+            sys.exit(f"our server did not hold {count} sessions")
+        print(f"\n{count} idle sessions on our server: {each:.1f} KiB each in the server")
+        self.goals.append(Goal("idle sessions held at once by our server", count, count, True, ""))
+        self.results["idle"] = {"count": count, "kibibytes": each}
+
+    def _resident(self) -> int:
+        lines = Path(f"/proc/{self._pid}/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+    def _worker(self, who: str, work: str, count: int, server: tuple[str, str, str] | None = None) -> Any:
         python = sys.executable if who == "ours" else STOCK_PYTHON
-        return json.loads(self._output(python, "-I", WORKER, work, str(count), *self._server))
+        return json.loads(self._output(python, "-I", WORKER, work, str(count), *(server or self._server)))
+
+    def _asyncio(self, work: str, count: int, *ports: str) -> Any:
+        path = {"PYTHONPATH": str(ROOT / "benchmarks")}
+        return json.loads(
+            self._output(sys.executable, "-P", AIO_WORKER, work, str(count), *self._server, *ports, **path)
+        )
 
     def _output(self, *command: str, **environment: str) -> str:
         everything = {**self._environment, **environment}
@@ -228,6 +334,17 @@ class Bench:
         if answer.returncode != 0:
             sys.exit(f"status {answer.returncode} of {' '.join(command)}")
         return answer.stdout
+
+
+@contextlib.contextmanager
+def our_server(box: Sandbox) -> Iterator[tuple[int, int]]:
+    """Run our server in a process of its own; gives its pid and its port."""
+    command = [sys.executable, "-m", "remctl.testing.example"]
+    command += ["--principal", box.principal, "--keytab", box.keytab, "--connections", str(2 * IDLE)]
+    with subprocess.Popen(command, env=box.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.pid, int(process.stdout.readline())
+        process.communicate()
 
 
 def machine() -> dict[str, Any]:
@@ -255,11 +372,12 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     with Sandbox() as box:
         box.add_examples()
-        bench = Bench(box, options.quick)
-        about = {**machine(), "quick": options.quick, "versions": bench.versions()}
-        print(", ".join(f"{name}: {value}" for name, value in about.items()))
-        for name in names:
-            bench.run(name)
+        with our_server(box) as ours:
+            bench = Bench(box, options.quick, ours)
+            about = {**machine(), "quick": options.quick, "versions": bench.versions()}
+            print(", ".join(f"{name}: {value}" for name, value in about.items()))
+            for name in names:
+                bench.run(name)
     print()
     for goal in bench.goals:
         print(goal)

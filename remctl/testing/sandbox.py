@@ -194,10 +194,8 @@ class Sandbox:
         self.server.add_config(text)
 
     def add_examples(self) -> None:
-        """Add the command `example` to the first server: hello, echo, status, count, sleep, bytes and cat."""
-        program = Path(__file__).with_name("example-commands.sh")
-        self.add_command("example", "cat", program, stdin="last")
-        self.add_command("example", "ALL", program)
+        """Add the command `example` to the first server; see `Server.add_examples`."""
+        self.server.add_examples()
 
     def add_principal(self, name: str) -> Principal:
         """Make a principal with a random password, and a keytab for it.

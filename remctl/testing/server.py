@@ -88,6 +88,12 @@ class Server:
                 raise ValueError(f"a field of a remctld configuration must be one word: {field!r}")
         self.add_config(" ".join([*fields, acl]))
 
+    def add_examples(self) -> None:
+        """Add the command `example`: hello, echo, status, count, sleep, bytes and cat."""
+        program = Path(__file__).with_name("example-commands.sh")
+        self.add_command("example", "cat", program, stdin="last")
+        self.add_command("example", "ALL", program)
+
     def add_config(self, text: str) -> None:
         """Add lines to the configuration, in remctld's syntax; later connections have them.
 
