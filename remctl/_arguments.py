@@ -109,33 +109,19 @@ def check_count(name: str, number: object) -> int:
 class Command:
     """A command that has been checked, in the form in which it is sent."""
 
-    __slots__ = ("data", "lengths", "size")
+    __slots__ = ("size", "words")
 
-    data: bytes
-    """The words, one behind the other."""
-    lengths: list[int]
-    """The length of each word, in bytes."""
+    words: list[bytes]
     size: int
     """Bytes on the wire: a count of four, and for each word its length in four bytes, and its bytes."""
 
     def __init__(self, words: list[bytes]) -> None:
-        self.data = b"".join(words)
-        self.lengths = list(map(len, words))
-        self.size = 4 + 4 * len(words) + len(self.data)
-
-    def word(self, number: int) -> bytes:
-        """Return a word, by its number from 0."""
-        begin = sum(self.lengths[:number])
-        return self.data[begin : begin + self.lengths[number]]
-
-    def words(self) -> list[bytes]:
-        """Return all words."""
-        ends = list(itertools.accumulate(self.lengths))
-        return [self.data[end - length : end] for end, length in zip(ends, self.lengths, strict=True)]
+        self.words = words
+        self.size = 4 + 4 * len(words) + sum(map(len, words))
 
     def label(self) -> str:
         """Return the first two words as text, for messages; the others may be secret."""
-        return label([self.word(number) for number in range(min(2, len(self.lengths)))])
+        return label(self.words)
 
 
 def label(words: Sequence[bytes]) -> str:

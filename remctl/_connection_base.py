@@ -226,4 +226,4 @@ class ConnectionBase:
 
 
 def _answered_twice(command: Command) -> bool:
-    return command.word(0) == b"help" and len(command.lengths) > HELP_WORDS
+    return command.words[0] == b"help" and len(command.words) > HELP_WORDS

@@ -126,7 +126,7 @@ class Wire:
             RemctlProtocolError: the command may have left in part.
             Expired, Cancelled: see `Waiter.poll`.
         """
-        words = command.data, command.lengths, len(command.lengths)
+        words = b"".join(command.words), list(map(len, command.words)), len(command.words)
         answer = lib.SEND_FULL
         if command.size <= DIRECT_SIZE and self.protocol > 1:
             answer = lib.session_send(self._session, self.fileno(), *words)

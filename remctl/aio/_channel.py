@@ -10,6 +10,7 @@ import errno
 import socket
 from collections.abc import Callable
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from remctl.protocol.base import BaseConnection
 
@@ -21,7 +22,7 @@ _INTERNET: Final = (socket.AF_INET, socket.AF_INET6)
 _QUICKACK: Final = getattr(socket, "TCP_QUICKACK", None)
 
 
-class Channel(asyncio.Protocol):
+class Channel(asyncio.BufferedProtocol):
     """Carries bytes between a transport and a core.
 
     Args:
@@ -48,8 +49,10 @@ class Channel(asyncio.Protocol):
         self._made = made
         self._gone = gone
         self._loop = asyncio.get_running_loop()
+        self._buffer = _buffer_of(self._loop)
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
+        self._enough: Callable[[], bool]
         self._reading = True
         self._closed: asyncio.Future[None] = self._loop.create_future()
 
@@ -61,9 +64,13 @@ class Channel(asyncio.Protocol):
         self.transport = transport
         self._made()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, _: int) -> memoryview:
+        """Lend the buffer that all channels of the loop read into."""
+        return self._buffer
+
+    def buffer_updated(self, size: int) -> None:
         """Feed the core; stop reading when it has plenty."""
-        self._core.receive_data(data)
+        self._core.receive_data(self._buffer[:size])
         if self._core.buffered > READ_AHEAD and self._reading:
             self._reading = False
             self.transport.pause_reading()
@@ -93,13 +100,17 @@ class Channel(asyncio.Protocol):
 
     # What the faces call
 
-    async def received(self) -> None:
-        """Wait until something more has come, or the connection has ended.  Cancelling it loses nothing."""
+    async def received(self, enough: Callable[[], bool] = lambda: True) -> None:
+        """Wait until something more has come, or the connection has ended.  Cancelling it loses nothing.
+
+        Args:
+            enough: called each time that something has come, without a round of the event loop in between; the wait
+                goes on until it returns True.  What it raises is raised here.
+        """
         if self.lost:
             return
-        if not self._reading:
-            self._reading = True
-            self.transport.resume_reading()
+        self._resume()
+        self._enough = enough
         self._reader = self._loop.create_future()
         try:
             await self._reader
@@ -157,5 +168,30 @@ class Channel(asyncio.Protocol):
             self._gone()
 
     def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
+        if self._reader is None or self._reader.done():
+            return
+        try:
+            enough = self._enough()
+        except Exception as error:
+            self._reader.set_exception(error)
+            return
+        if enough or self.lost:
             self._reader.set_result(None)
+        else:
+            self._resume()
+
+    def _resume(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self.transport.resume_reading()
+
+
+_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
+
+
+def _buffer_of(loop: asyncio.AbstractEventLoop) -> memoryview:
+    """Return the loop's buffer: between reading into it and feeding the core nothing else runs."""
+    buffer = _buffers.get(loop)
+    if buffer is None:
+        buffer = _buffers[loop] = memoryview(bytearray(READ_AHEAD))
+    return buffer

@@ -77,7 +77,12 @@ class Connection(ConnectionBase):
         """Send a command, at most once."""
         await self._take(deadline)
         try:
-            await self._send(command, deadline, "command()")
+            self._begin(command, "command()")
+            try:
+                async with asyncio.timeout_at(deadline.when):
+                    await self._send(command)
+            except BaseException as error:
+                self._fail(error, SENDING, deadline)
         finally:
             self._lock.release()
 
@@ -116,15 +121,17 @@ class Connection(ConnectionBase):
         """Send a command and collect its answer; nobody comes between."""
         out: list[bytes] = []
         err: list[bytes] = []
+        doing = SENDING
         await self._take(deadline)
         try:
-            await self._send(command, deadline, "run()")
+            self._begin(command, "run()")
             try:
                 async with asyncio.timeout_at(deadline.when):
-                    while (token := await self._token()).type is OutputType.OUTPUT:
-                        (err if token.stream is Stream.STDERR else out).append(token.output or b"")
+                    await self._send(command)
+                    doing = RECEIVING
+                    token = await self._collect(out, err)
             except BaseException as error:
-                self._fail(error, RECEIVING, deadline)
+                self._fail(error, doing, deadline)
             self._noted(token)
         except RemctlError as error:
             error.stdout, error.stderr = b"".join(out), b"".join(err)
@@ -176,11 +183,14 @@ class Connection(ConnectionBase):
 
     async def _take(self, deadline: Deadline) -> None:
         self._check_process()
-        try:
-            async with asyncio.timeout_at(deadline.when):
-                await self._lock.acquire()
-        except TimeoutError:
-            raise self._expired(deadline.limit, "another task used the session") from None
+        if not self._lock.locked():
+            await self._lock.acquire()
+        else:
+            try:
+                async with asyncio.timeout_at(deadline.when):
+                    await self._lock.acquire()
+            except TimeoutError:
+                raise self._expired(deadline.limit, "another task used the session") from None
         if self.closed is not None:
             self._lock.release()
             raise self._not_open()
@@ -251,17 +261,12 @@ class Connection(ConnectionBase):
 
     # From command to answer
 
-    async def _send(self, command: Command, deadline: Deadline, call: str) -> None:
-        self._begin(command, call)
+    async def _send(self, command: Command) -> None:
         self._sent = False
-        try:
-            async with asyncio.timeout_at(deadline.when):
-                await self._check_quiet()
-                self._core.send_command(command.words())
-                self._sent = True
-                await self._send_all()
-        except BaseException as error:
-            self._fail(error, SENDING, deadline)
+        await self._check_quiet()
+        self._core.send_command(command.words)
+        self._sent = True
+        await self._send_all()
 
     async def _send_all(self) -> None:
         assert self._channel is not None
@@ -315,7 +320,27 @@ class Connection(ConnectionBase):
             raise RemctlProtocolError(f"noop() failed: {text}")
 
     async def _token(self) -> Output:
-        event = await self._event()
+        return self._expect_token(await self._event())
+
+    async def _collect(self, out: list[bytes], err: list[bytes]) -> Output:
+        """Return the token that ends the answer, and put the output before it into the lists."""
+        assert self._channel is not None
+        last: list[Output] = []
+
+        def collect() -> bool:
+            while (event := self._core.next_event()) is not NEED_DATA:
+                token = self._expect_token(event)
+                if token.type is not OutputType.OUTPUT:
+                    last.append(token)
+                    return True
+                (err if token.stream is Stream.STDERR else out).append(token.output or b"")
+            return False
+
+        while not last and not collect():
+            await self._channel.received(collect)
+        return last[0]
+
+    def _expect_token(self, event: Event) -> Output:
         if isinstance(event, Output):
             return event
         highest = event.version if isinstance(event, HighestVersion) else event

@@ -53,7 +53,7 @@ class BaseConnection:
         """Bytes that `data_to_send` has ready."""
         return sum(map(len, self._out))
 
-    def receive_data(self, data: bytes) -> None:
+    def receive_data(self, data: bytes | memoryview) -> None:
         """Take bytes from the other side, in pieces of any size; then ask `next_event` until it wants more."""
         self._reader.feed(data)
 

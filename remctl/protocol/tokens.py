@@ -67,7 +67,7 @@ class TokenReader:
         self._buffer = bytearray()
         self._used = 0
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Take bytes as they come, in pieces of any size."""
         if self._used == len(self._buffer):
             self._buffer.clear()
