@@ -1,6 +1,6 @@
 """Between asyncio's transports and the protocol core: bytes to and fro, and how to wait for them.
 
-Client and server each put one round their core.  There is one reader and one writer at a time.
+Client and server each put one round their core.  There is one reader at a time, and any number of writers.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Channel(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._buffer = _buffer_of(self._loop)
         self._reader: asyncio.Future[None] | None = None
-        self._writer: asyncio.Future[None] | None = None
+        self._writers: set[asyncio.Future[None]] = set()
         self._enough: Callable[[], bool]
         self._reading = True
         self._closed: asyncio.Future[None] = self._loop.create_future()
@@ -83,8 +83,7 @@ class Channel(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Tell the core, and whoever waits."""
         self._end(getattr(error, "errno", None) or errno.ECONNRESET)
-        if self._writer is not None and not self._writer.done():
-            self._writer.set_result(None)
+        self._wake_writers()
         if not self._closed.done():
             self._closed.set_result(None)
 
@@ -95,8 +94,7 @@ class Channel(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Let them go on."""
         self.writing = True
-        if self._writer is not None and not self._writer.done():
-            self._writer.set_result(None)
+        self._wake_writers()
 
     # What the faces call
 
@@ -119,17 +117,18 @@ class Channel(asyncio.BufferedProtocol):
 
     def flush(self) -> None:
         """Hand what the core has to send to the transport."""
-        if (data := self._core.data_to_send()) and not self.lost:
+        if (data := self._core.data_to_send()) and not self.transport.is_closing():
             self.transport.write(data)
 
     async def drained(self) -> None:
         """Wait until the transport takes more, or the connection has ended.  Cancelling it loses nothing."""
         while not (self.writing or self.lost):
-            self._writer = self._loop.create_future()
+            writer = self._loop.create_future()
+            self._writers.add(writer)
             try:
-                await self._writer
+                await writer
             finally:
-                self._writer = None
+                self._writers.discard(writer)
 
     def acknowledge(self) -> None:
         """Have the answer to what was just sent acknowledged at once.
@@ -179,6 +178,11 @@ class Channel(asyncio.BufferedProtocol):
             self._reader.set_result(None)
         else:
             self._resume()
+
+    def _wake_writers(self) -> None:
+        for writer in self._writers:
+            if not writer.done():
+                writer.set_result(None)
 
     def _resume(self) -> None:
         if not self._reading:

@@ -188,7 +188,7 @@ class Served:
     async def _handshake(self) -> bool:
         try:
             async with asyncio.timeout(self._limits.handshake):
-                while isinstance(event := await self._event(), Step):
+                while isinstance(event := await self._event(None), Step):
                     answer = await local.run(self._context.step, event.token)
                     await turn()
                     established = self._core.stepped(answer)
@@ -204,8 +204,7 @@ class Served:
     async def _converse(self) -> None:
         while self._core.state is not State.CLOSED and not self._stopping:
             try:
-                async with asyncio.timeout(self._limits.idle):
-                    event = await self._event()
+                event = await self._event(self._limits.idle)
             except TimeoutError:
                 self._reason = f"it was idle for {self._limits.idle:g} s"
                 return
@@ -214,8 +213,12 @@ class Served:
             assert isinstance(event, CommandReceived)
             await self._run(event.words)
 
-    async def _event(self) -> Event:
-        """Wait for the next event; what the core answers by itself is sent on the way."""
+    async def _event(self, idle: float | None) -> Event:
+        """Wait for the next event; what the core answers by itself is sent on the way.
+
+        Raises:
+            TimeoutError: the client said nothing, or took nothing, for so many seconds.
+        """
         while True:
             try:
                 event = self._core.next_event()
@@ -225,8 +228,9 @@ class Served:
                 if not self._hold(self._core.receiving):
                     self._core.refuse(ErrorCode.TOOMUCH_DATA, "Too much data: the server is receiving too much at once")
                     continue
-                await self.channel.drained()
-                await self.channel.received()
+                async with asyncio.timeout(idle):
+                    await self.channel.drained()
+                    await self.channel.received()
             else:
                 assert isinstance(event, Step | CommandReceived | Closed)
                 return event
