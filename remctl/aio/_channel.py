@@ -75,6 +75,7 @@ class Channel(asyncio.BufferedProtocol):
             self._reading = False
             self.transport.pause_reading()
         self._wake()
+        self._wake_writers()
 
     def eof_received(self) -> None:
         """Tell the core; the transport closes by itself."""
@@ -120,9 +121,13 @@ class Channel(asyncio.BufferedProtocol):
         if (data := self._core.data_to_send()) and not self.transport.is_closing():
             self.transport.write(data)
 
-    async def drained(self) -> None:
-        """Wait until the transport takes more, or the connection has ended.  Cancelling it loses nothing."""
-        while not (self.writing or self.lost):
+    async def drained(self, *, or_received: bool = False) -> None:
+        """Wait until the transport takes more, or the connection has ended.  Cancelling it loses nothing.
+
+        Args:
+            or_received: whether to go on as well when the other side has said something.
+        """
+        while not (self.writing or self.lost or (or_received and self._core.buffered)):
             writer = self._loop.create_future()
             self._writers.add(writer)
             try:

@@ -80,7 +80,7 @@ class Connection(ConnectionBase):
             self._begin(command, "command()")
             try:
                 async with asyncio.timeout_at(deadline.when):
-                    await self._send(command)
+                    await self._send(command, deadline)
             except BaseException as error:
                 self._fail(error, SENDING, deadline)
         finally:
@@ -113,9 +113,9 @@ class Connection(ConnectionBase):
             return None
         try:
             event = self._core.next_event()
+            return None if event is NEED_DATA else self._noted(self._expect_token(event))
         except RemctlError as error:
             raise self._failed(error, RECEIVING) from error.__cause__
-        return self._noted(event) if isinstance(event, Output) else None
 
     async def run(self, command: Command, deadline: Deadline) -> Result:
         """Send a command and collect its answer; nobody comes between."""
@@ -127,7 +127,7 @@ class Connection(ConnectionBase):
             self._begin(command, "run()")
             try:
                 async with asyncio.timeout_at(deadline.when):
-                    await self._send(command)
+                    await self._send(command, deadline)
                     doing = RECEIVING
                     token = await self._collect(out, err)
             except BaseException as error:
@@ -147,7 +147,7 @@ class Connection(ConnectionBase):
             self._check_noop()
             try:
                 async with asyncio.timeout_at(deadline.when):
-                    await self._check_quiet()
+                    await self._check_quiet(deadline)
                     await self._ping()
             except _NoNoop as error:
                 raise self.with_evidence(RemctlProtocolError(str(error))) from None  # and the session goes on
@@ -261,9 +261,9 @@ class Connection(ConnectionBase):
 
     # From command to answer
 
-    async def _send(self, command: Command) -> None:
+    async def _send(self, command: Command, deadline: Deadline) -> None:
         self._sent = False
-        await self._check_quiet()
+        await self._check_quiet(deadline)
         self._core.send_command(command.words)
         self._sent = True
         await self._send_all()
@@ -271,18 +271,19 @@ class Connection(ConnectionBase):
     async def _send_all(self) -> None:
         assert self._channel is not None
         self._flush()
-        while self._core.state is State.PIECES and not self._channel.lost:
-            await self._channel.drained()
+        # An answer that comes before the end is a refusal, and the server may not read the rest.
+        while self._core.state is State.PIECES and not (self._channel.lost or self._core.buffered):
+            await self._channel.drained(or_received=True)
             await asyncio.sleep(0)  # encryption is computing: let others have their turn
             self._flush()
-        await self._channel.drained()
+        await self._channel.drained(or_received=True)
         self._channel.acknowledge()
 
-    async def _check_quiet(self) -> None:
+    async def _check_quiet(self, deadline: Deadline) -> None:
         """Find out that the server has ended, or spoken, since its last answer; in protocol 1 connect anew."""
         if self.protocol == 1:
             if self._core.state is State.CLOSED:
-                await self._reopen()
+                await self._reopen(deadline)
             return
         assert self._channel is not None
         if not self._channel.lost and not self._core.buffered and self._readable():
@@ -298,12 +299,12 @@ class Connection(ConnectionBase):
         poller.register(self._channel.sock, _READABLE)
         return bool(poller.poll(0))
 
-    async def _reopen(self) -> None:
+    async def _reopen(self, deadline: Deadline) -> None:
         assert self._channel is not None
         if self._given is not None:
             raise RemctlConnectionError("protocol 1 ends the connection after one answer, and this one was handed over")
         self._channel.close(farewell=False)
-        await self._establish(Deadline(None))
+        await self._establish(deadline)
 
     async def _ping(self) -> None:
         assert self._channel is not None
@@ -360,6 +361,8 @@ class Connection(ConnectionBase):
         self.refused = self._core.refused
         if token.type is not OutputType.OUTPUT:
             self._answered(token)
+            if self._core.state is State.CLOSED and self.protocol > 1:
+                self._end("the server refused a command before it was sent whole")
         return token
 
     # Errors, and the end
