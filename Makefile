@@ -2,9 +2,11 @@
 #
 #     make demo PYTHON=python3.12             another Python for the virtual environment
 #     make test ARGS="-k session -x"          arguments for pytest, or for the benchmarks
+#     make fuzz SECONDS=600                   how long each fuzzer runs
 
-PYTHON = python3
-ARGS   =
+PYTHON  = python3
+ARGS    =
+SECONDS = 60
 
 SYSTEM = gcc libkrb5-dev libremctl-dev pkg-config python3-dev python3-venv \
          krb5-admin-server krb5-kdc krb5-user remctl-client remctl-server
@@ -12,10 +14,11 @@ BUILT  = pyproject.toml setup.py $(wildcard src_c/*)
 BIN    = .venv/bin
 DEV    = .venv/.stamp-dev
 DOCS   = .venv/.stamp-docs
+FUZZ   = .venv/.stamp-fuzz
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup demo test test-memory lint bench docs clean system
+.PHONY: help setup demo test test-memory fuzz lint bench docs clean system
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -34,6 +37,10 @@ test-memory: $(DEV) ## run the C part under valgrind
 	PYTHONMALLOC=malloc $(BIN)/remctl-sandbox -- valgrind --quiet --error-exitcode=9 --leak-check=no \
 	    --suppressions=tools/valgrind.supp $(BIN)/python tools/memory.py
 
+fuzz: $(FUZZ) ## let a fuzzer try the protocol core and the server
+	$(BIN)/python fuzzing/fuzz_protocol.py $(SECONDS)
+	$(BIN)/python fuzzing/fuzz_server.py $(SECONDS)
+
 lint: $(DEV) ## check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -47,7 +54,7 @@ docs: $(DOCS) ## build the documentation in docs/_build/html
 	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
 
 clean: ## remove everything that was built, the virtual environment too
-	rm -rf .venv build dist docs/_build benchmarks/results *.egg-info .hypothesis .*_cache
+	rm -rf .venv build dist docs/_build benchmarks/results fuzzing/corpus fuzzing/findings *.egg-info .hypothesis .*_cache
 	rm -f remctl/*.so remctl/_libremctl.c
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -61,6 +68,10 @@ $(BIN)/python $(BIN)/pip &: | system
 
 $(DEV): $(BUILT) $(BIN)/python $(BIN)/pip | system
 	@tools/environment install dev
+	@touch $@
+
+$(FUZZ): pyproject.toml $(DEV)
+	@tools/environment install fuzz
 	@touch $@
 
 $(DOCS): pyproject.toml $(DEV)

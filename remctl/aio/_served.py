@@ -259,15 +259,14 @@ class Served:
             return
         self._running = True
         try:
-            status = await self._answer(request)
-        except RemctlCommandError as refusal:
-            code = ErrorCode.INTERNAL if refusal.code is None else refusal.code
-            self._core.send_error(code, refusal.reason)
+            try:
+                self._core.send_status(await self._answer(request))
+            except RemctlCommandError as refusal:
+                self._core.send_error(ErrorCode.INTERNAL if refusal.code is None else refusal.code, refusal.reason)
         except Exception:
             logger.exception("the handler failed at the command '%s' of %s", label(words), self.principal)
-            self._core.send_error(ErrorCode.INTERNAL, "Internal failure")
-        else:
-            self._core.send_status(status)
+            if self._core.state is not State.CLOSED:  # as it is when GSS-API can protect nothing any more
+                self._core.send_error(ErrorCode.INTERNAL, "Internal failure")
         finally:
             self._running = False
             request.done()
@@ -293,8 +292,6 @@ class Served:
             return 0
         if isinstance(status, bool) or not isinstance(status, int):
             raise TypeError(f"a handler returns its exit status as int, or None: {status!r}")
-        if not 0 <= status <= 255:
-            raise ValueError(f"an exit status is 0 to 255: {status}")
         return int(status)
 
     async def _allowed(self, request: Request) -> bool:

@@ -55,7 +55,8 @@ class BaseConnection:
 
     def receive_data(self, data: bytes | memoryview) -> None:
         """Take bytes from the other side, in pieces of any size; then ask `next_event` until it wants more."""
-        self._reader.feed(data)
+        if self.state is not State.CLOSED:
+            self._reader.feed(data)
 
     def receive_eof(self, reason: int = errno.ECONNRESET) -> None:
         """Take note that the other side has said its last.
@@ -79,6 +80,7 @@ class BaseConnection:
     def close(self) -> None:
         """End the connection without a word: nothing is taken or sent any more."""
         self._machine.close()
+        self._reader.clear()
 
     def stepped(self, answer: bytes | None) -> Established | None:
         """Take the security context's answer to a `Step`.
@@ -107,6 +109,14 @@ class BaseConnection:
         self._machine.say(Said.ESTABLISHED)
         self._reader.limit = MAX_TOKEN_SIZE
         return Established(self.protocol)
+
+    def _wrap(self, message: bytes) -> bytes:
+        """Return a message encrypted; a context that cannot any more ends the connection."""
+        try:
+            return self.context.wrap(message)
+        except RemctlAuthenticationError:
+            self.close()
+            raise
 
     def _send(self, flags: int, payload: bytes) -> None:
         self._out.append(Token(flags, payload).encode())

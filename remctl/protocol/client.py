@@ -77,7 +77,7 @@ class ClientConnection(BaseConnection):
         elif len(body) <= PIECE_SIZE:
             self._machine.say(Said.COMMAND)
             self._machine.keep_alive = keep_alive
-            self._send(tokens.DATA, self.context.wrap(Piece(keep_alive, Continue.WHOLE, body).encode()))
+            self._send(tokens.DATA, self._wrap(Piece(keep_alive, Continue.WHOLE, body).encode()))
         else:
             self._machine.say(Said.FIRST_PIECE)
             self._machine.keep_alive = keep_alive
@@ -91,7 +91,7 @@ class ClientConnection(BaseConnection):
             LocalProtocolError: the state, or protocol 1, does not allow it.
         """
         self._machine.say(Said.NOOP)
-        self._send(tokens.DATA, self.context.wrap(messages.NOOP))
+        self._send(tokens.DATA, self._wrap(messages.NOOP))
 
     def send_quit(self) -> None:
         """Say farewell, which in protocol 1 is silent.
@@ -100,8 +100,9 @@ class ClientConnection(BaseConnection):
             LocalProtocolError: the state does not allow it.
         """
         self._machine.say(Said.QUIT)
+        self._body = b""
         if self.protocol != 1:
-            self._send(tokens.DATA, self.context.wrap(messages.QUIT))
+            self._send(tokens.DATA, self._wrap(messages.QUIT))
 
     def data_to_send(self) -> bytes:
         """See `BaseConnection.data_to_send`; the pieces of a large command are made as they are asked for."""
@@ -112,6 +113,13 @@ class ClientConnection(BaseConnection):
             self._machine.say(Said.LAST_PIECE if last else Said.MIDDLE_PIECE)
             self._send_piece(Continue.LAST if last else Continue.MIDDLE)
         return super().data_to_send()
+
+    def close(self) -> None:
+        """See `BaseConnection.close`; what is left of a large command is forgotten."""
+        super().close()
+        self._body = b""
+        self._held = None
+        self._start_due = False
 
     # What the server says
 
@@ -132,6 +140,7 @@ class ClientConnection(BaseConnection):
             self._start_due = False
             return Step(None)
         if self.state is State.CLOSED:
+            self.close()
             return Closed()
         try:
             token = self._reader.next()
@@ -151,7 +160,7 @@ class ClientConnection(BaseConnection):
             raise
 
     def _at_end(self) -> Closed:
-        if self.state is State.NEGOTIATING:
+        if self.state in (State.START, State.NEGOTIATING):
             raise RemctlConnectionError(
                 "the server closed the connection during authentication",
                 errno=self._ended,
@@ -184,6 +193,8 @@ class ClientConnection(BaseConnection):
         message = messages.decode_from_server(self.context.unwrap(token.payload))
         if isinstance(message, Output):
             self._machine.hear(_SAID[message.type])
+            if self.state is State.CLOSED:
+                self._body = b""
         elif isinstance(message, NoopAnswer):
             self._machine.hear(Said.NOOP_ANSWER)
             self.protocol = 3
@@ -198,7 +209,7 @@ class ClientConnection(BaseConnection):
             raise ValueError(f"command has {len(body)} bytes, and protocol 1 takes {MAX_V1_COMMAND_SIZE}")
         self._machine.say(Said.COMMAND)
         self._body = body
-        self._send(tokens.V1_COMMAND, self.context.wrap(body))
+        self._send(tokens.V1_COMMAND, self._wrap(body))
 
     def _v1_answer(self, token: Token) -> Event | Literal[Pause.NEED_DATA]:
         if self.state is State.MIC:
@@ -222,6 +233,6 @@ class ClientConnection(BaseConnection):
     def _send_piece(self, place: Continue) -> None:
         body = self._body[self._position : self._position + PIECE_SIZE]
         self._position += len(body)
-        self._send(tokens.DATA, self.context.wrap(Piece(self._machine.keep_alive, place, body).encode()))
+        self._send(tokens.DATA, self._wrap(Piece(self._machine.keep_alive, place, body).encode()))
         if place is Continue.LAST:
             self._body = b""

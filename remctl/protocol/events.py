@@ -6,7 +6,8 @@ Besides these, a client's connection hands out `remctl.types.Output`: the tokens
 from __future__ import annotations
 
 import enum
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from remctl.protocol.messages import HighestVersion, NoopAnswer
 
@@ -26,7 +27,8 @@ NEED_DATA: Final = Pause.NEED_DATA
 PAUSED: Final = Pause.PAUSED
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Step:
     """The security context is due: hand its answer to `stepped()`, as in `stepped(context.step(token))`.
 
     The call may block, and so is the program's to place.
@@ -35,14 +37,16 @@ class Step(NamedTuple):
     token: bytes | None
 
 
-class Established(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Established:
     """The two sides have authenticated."""
 
     protocol: int
     """1, or 2 for "2 or later", which is all that the handshake tells."""
 
 
-class CommandReceived(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CommandReceived:
     """A client sent a command, and is owed an answer."""
 
     words: tuple[bytes, ...]
@@ -50,5 +54,6 @@ class CommandReceived(NamedTuple):
     """Whether the client wants the connection to stay open after the answer."""
 
 
-class Closed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Closed:
     """The other side has ended the connection, in a state where it may."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from remctl._limits import MAX_MESSAGE_SIZE
@@ -171,13 +172,15 @@ def encode_version() -> bytes:
     return bytes([VERSION, MessageType.VERSION, HIGHEST_VERSION])
 
 
-class HighestVersion(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class HighestVersion:
     """What a server answers to a message whose version it does not speak."""
 
     version: int
 
 
-class NoopAnswer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class NoopAnswer:
     """The server's answer to a NOOP."""
 
 

@@ -15,13 +15,13 @@ from remctl._limits import (
     MAX_V1_OUTPUT_SIZE,
     MAX_WORDS,
 )
-from remctl.exceptions import RemctlAuthenticationError, RemctlProtocolError
+from remctl.exceptions import RemctlError, RemctlProtocolError
 from remctl.protocol import messages, tokens
 from remctl.protocol.base import BaseConnection
 from remctl.protocol.events import NEED_DATA, PAUSED, Closed, CommandReceived, Pause, Step
 from remctl.protocol.messages import Continue, MessageType, Piece, Refused, WrongVersion
 from remctl.protocol.security import SecurityContext
-from remctl.protocol.state import SERVER, V1_SERVER, Said, State
+from remctl.protocol.state import SERVER, V1_SERVER, LocalProtocolError, Said, State
 from remctl.protocol.tokens import Flag, Token
 from remctl.types import V1_REFUSED, ErrorCode, Stream
 
@@ -64,7 +64,7 @@ class ServerConnection(BaseConnection):
         self._allow_v1 = allow_v1
         self._max_words = max_words
         self._max_command_size = max_command_size
-        self._pieces: list[bytes] = []
+        self._pieces = bytearray()
         self._v1_output = bytearray()
 
     # What the client says
@@ -78,21 +78,30 @@ class ServerConnection(BaseConnection):
         """
         while True:
             if self.state is State.CLOSED:
+                self.close()
                 return Closed()
             if self.state in (State.ANSWER, State.MIC):
                 return PAUSED
             try:
-                token = self._reader.next()
-            except RemctlProtocolError as error:
-                raise self._fatal(error) from None
-            if token is None:
-                if not self._ended:
-                    return NEED_DATA
+                token = self._next_token()
+                if token is None:
+                    if not self._ended:
+                        return NEED_DATA
+                    self.close()
+                    return Closed()
+                event = self._receive(token)
+            except RemctlError:
                 self.close()
-                return Closed()
-            event = self._receive(token)
+                raise
             if event is not None:
                 return event
+
+    def _next_token(self) -> Token | None:
+        try:
+            return self._reader.next()
+        except RemctlProtocolError:
+            self._complain()
+            raise
 
     def _receive(self, token: Token) -> Event | None:
         if self.state is State.START:
@@ -105,16 +114,16 @@ class ServerConnection(BaseConnection):
         return self._message(self._unwrapped(token, (tokens.DATA,)))
 
     def _first(self, token: Token) -> None:
-        if token.flags == tokens.V1_FIRST and self._allow_v1:
+        if token.flags not in ((tokens.FIRST, tokens.V1_FIRST) if self._allow_v1 else (tokens.FIRST,)) or token.payload:
+            raise RemctlProtocolError(
+                f"the first token has the flags 0x{token.flags:02x} and {len(token.payload)} bytes"
+            )
+        if token.flags == tokens.V1_FIRST:
             self.protocol = 1
-        elif token.flags != tokens.FIRST or token.payload:
-            self.close()
-            raise RemctlProtocolError(f"the first token has the flags 0x{token.flags:02x}")
         self._machine.hear(Said.FIRST)
 
     def _negotiate(self, token: Token) -> Step:
         if token.flags != (tokens.V1_CONTEXT if self.protocol == 1 else tokens.CONTEXT):
-            self.close()
             raise RemctlProtocolError(f"a context token has the flags 0x{token.flags:02x}")
         self._machine.hear(Said.CONTEXT)
         return Step(token.payload)
@@ -124,8 +133,9 @@ class ServerConnection(BaseConnection):
             if token.flags not in allowed:
                 raise RemctlProtocolError(f"a data token has the flags 0x{token.flags:02x}")
             return self.context.unwrap(token.payload)
-        except (RemctlProtocolError, RemctlAuthenticationError) as error:
-            raise self._fatal(error) from None
+        except RemctlProtocolError:
+            self._complain()
+            raise
 
     def _message(self, message: bytes) -> Event | None:
         try:
@@ -135,7 +145,6 @@ class ServerConnection(BaseConnection):
         except WrongVersion:
             self._send_message(messages.encode_version())
             if self.state is State.PIECES:
-                self.close()
                 raise RemctlProtocolError("something of another version came in the middle of a command") from None
             return None
         except Refused as refusal:
@@ -145,6 +154,7 @@ class ServerConnection(BaseConnection):
             return None
         if said is MessageType.QUIT:
             self._machine.hear(Said.QUIT)
+            self.close()
             return Closed()
         self._check_complete()
         self._machine.hear(Said.NOOP)
@@ -157,7 +167,6 @@ class ServerConnection(BaseConnection):
         """Only a QUIT may come between the pieces of a command."""
         if self.state is State.PIECES:
             self.refuse(ErrorCode.UNEXPECTED_MESSAGE, "Unexpected message: a command is not complete")
-            self.close()
             raise RemctlProtocolError("something else came in the middle of a command")
 
     def _piece(self, piece: Piece) -> Event | None:
@@ -167,9 +176,11 @@ class ServerConnection(BaseConnection):
         discarding = self.state is State.DISCARDING
         self._machine.hear(said)
         if discarding and said in (Said.MIDDLE_PIECE, Said.LAST_PIECE):
+            if said is Said.LAST_PIECE and not piece.keep_alive:
+                self.close()
             return None
         self._machine.keep_alive = piece.keep_alive
-        self._pieces.append(piece.body)
+        self._pieces += piece.body
         self.receiving += len(piece.body)
         if self.receiving >= self._max_command_size:
             raise Refused(
@@ -181,7 +192,7 @@ class ServerConnection(BaseConnection):
         return CommandReceived(messages.decode_words(body, self._max_words), piece.keep_alive)
 
     def _body(self) -> bytes:
-        body = b"".join(self._pieces)
+        body = bytes(self._pieces)
         self._forget()
         return body
 
@@ -197,6 +208,7 @@ class ServerConnection(BaseConnection):
         Raises:
             LocalProtocolError: no answer is owed.
         """
+        self._check_owed()
         if self.protocol == 1:
             room = MAX_V1_OUTPUT_SIZE - len(self._v1_output)
             self._v1_output += data[:room]
@@ -218,6 +230,7 @@ class ServerConnection(BaseConnection):
         """
         if not 0 <= status <= 255:
             raise ValueError(f"status must be 0 to 255: {status}")
+        self._check_owed()
         if self.protocol == 1:
             self._v1_result(status, bytes(self._v1_output))
         else:
@@ -227,9 +240,29 @@ class ServerConnection(BaseConnection):
     def send_error(self, code: int, text: str) -> None:
         """End the answer with an error, which protocol 1 sends as status -1 with the text for output.
 
+        Args:
+            code: an `ErrorCode`, or another number of 32 bits.
+            text: for people; cut to what fits a message.
+
         Raises:
             LocalProtocolError: no answer is owed.
+            ValueError: the code is out of range.
         """
+        if not 0 <= code < 2**32:
+            raise ValueError(f"code must be a number of 32 bits: {code}")
+        self._check_owed()
+        self._say_error(code, text)
+
+    def close(self) -> None:
+        """See `BaseConnection.close`; the pieces of a command that is not complete are forgotten."""
+        super().close()
+        self._forget()
+
+    def _check_owed(self) -> None:
+        if self.state not in (State.ANSWER, State.MIC):
+            raise LocalProtocolError(f"no answer is owed: the connection's state is {self.state.value!r}")
+
+    def _say_error(self, code: int, text: str) -> None:
         if self.protocol == 1:
             self._v1_result(V1_REFUSED, f"{text}\n".encode("utf-8", "backslashreplace")[:MAX_V1_OUTPUT_SIZE])
         else:
@@ -239,17 +272,15 @@ class ServerConnection(BaseConnection):
     def refuse(self, code: ErrorCode, text: str) -> None:
         """Send an error instead of taking what the client says; the rest of a command in pieces is then discarded."""
         self._forget()
-        self.send_error(code, text)
+        self._say_error(code, text)
 
-    def _fatal(self, error: RemctlProtocolError) -> RemctlProtocolError:
-        """Close the connection over a bad token, with a last word to a client that can understand it."""
+    def _complain(self) -> None:
+        """Say a last word about a bad token, to a client that can understand it."""
         if self.state in (State.IDLE, State.PIECES, State.DISCARDING):
             self.refuse(ErrorCode.BAD_TOKEN, "Invalid token")
-        self.close()
-        return error
 
     def _send_message(self, message: bytes) -> None:
-        self._send(tokens.DATA, self.context.wrap(message))
+        self._send(tokens.DATA, self._wrap(message))
 
     # Protocol 1
 
@@ -269,4 +300,4 @@ class ServerConnection(BaseConnection):
 
     def _v1_result(self, status: int, data: bytes) -> None:
         self._machine.say(Said.RESULT)
-        self._send(tokens.V1_RESULT, self.context.wrap(messages.encode_v1_result(status, data)))
+        self._send(tokens.V1_RESULT, self._wrap(messages.encode_v1_result(status, data)))

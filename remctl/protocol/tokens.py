@@ -69,10 +69,7 @@ class TokenReader:
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take bytes as they come, in pieces of any size."""
-        if self._used == len(self._buffer):
-            self._buffer.clear()
-            self._used = 0
-        elif self._used > _KEEP:
+        if self._used > _KEEP:
             del self._buffer[: self._used]
             self._used = 0
         self._buffer += data
@@ -97,5 +94,14 @@ class TokenReader:
         end = begin + length
         if len(self._buffer) < end:
             return None
-        self._used = end
-        return Token(flags, bytes(self._buffer[begin:end]))
+        payload = bytes(self._buffer[begin:end])
+        if end == len(self._buffer):
+            self.clear()
+        else:
+            self._used = end
+        return Token(flags, payload)
+
+    def clear(self) -> None:
+        """Forget what was not handed out."""
+        self._buffer.clear()
+        self._used = 0
