@@ -18,6 +18,9 @@ from remctl._limits import MAX_COMMAND_SIZE, MAX_WORDS
 
 PROTOCOLS: Final = (1, 2, 3)
 
+LABEL: Final = 100
+"""Bytes of a word that messages and logs show."""
+
 
 def check_host(host: object) -> str:
     """A host name or an address, not empty."""
@@ -126,7 +129,8 @@ class Command:
 
 def label(words: Sequence[bytes]) -> str:
     """Return the first two words of a command as text, for messages; the others may be secret."""
-    return b" ".join(words[:2]).decode("utf-8", "backslashreplace")
+    text = b" ".join(word[:LABEL] for word in words[:2]).decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def check_command(command: object) -> Command:

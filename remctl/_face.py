@@ -136,7 +136,8 @@ class Face(Generic[C]):
         if connection is None:
             return f"<{self._NAME}, never opened>"
         state = f"closed: {connection.closed}" if connection.closed else f"protocol {connection.protocol}"
-        return f"<{self._NAME} {connection.target.host}:{connection.port}, {state}>"
+        port = f":{connection.port}" if connection.port else ""
+        return f"<{self._NAME} {connection.target.host}{port}, {state}>"
 
     def _connection(self) -> C:
         connection = self._handle.opened()

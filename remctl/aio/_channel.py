@@ -62,6 +62,8 @@ class Channel(asyncio.BufferedProtocol):
         """Take the transport."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        if self.sock.family in _INTERNET:  # asyncio does so for sockets that say they are TCP's; accepted ones do not
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._made()
 
     def get_buffer(self, _: int) -> memoryview:
@@ -152,6 +154,11 @@ class Channel(asyncio.BufferedProtocol):
             self.flush()
             self.transport.close()
         else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Cut the connection, if it is still there: a transport that has closed by itself cannot be asked to."""
+        if not self._closed.done():
             self.transport.abort()
 
     async def closed(self) -> None:

@@ -254,6 +254,9 @@ class Connection(ConnectionBase):
         try:
             await turn()
             _, self._channel = await self._loop.create_connection(lambda: Channel(core), sock=sock)
+        except OSError as error:
+            sock.close()
+            raise RemctlConnectionError(f"the socket cannot be used: {error.strerror}", errno=error.errno) from None
         except BaseException:
             sock.close()
             raise
@@ -380,6 +383,8 @@ class Connection(ConnectionBase):
 
     def _close_wire(self, *, in_step: bool) -> None:
         if self._channel is None:
+            if self._given is not None:
+                self._given.close()
             return
         farewell = in_step and self.protocol > 1 and self._core.state is State.IDLE and not self._channel.lost
         if farewell:

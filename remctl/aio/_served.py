@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 COALESCE: Final = MAX_OUTPUT_SIZE
 """Bytes of output that are kept back until the handler waits for something, so that little ones travel together."""
 
+ANONYMOUS: Final = "WELLKNOWN/ANONYMOUS@"
+"""How the principal of those begins whose realm lets everybody in without a name (RFC 8062)."""
+
 FAREWELL: Final = 5
 """Seconds that a client has to take the last of what it is sent, before the connection is cut."""
 
@@ -247,7 +250,7 @@ class Served:
         except TimeoutError:
             pass
         finally:
-            transport.abort()
+            self.channel.abort()
 
     # A command
 
@@ -297,7 +300,7 @@ class Served:
     async def _allowed(self, request: Request) -> bool:
         acl = self._server.acl
         if acl is None:
-            return True
+            return not request.principal.startswith(ANONYMOUS)
         if not callable(acl):
             return request.principal in acl
         try:

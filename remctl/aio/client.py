@@ -168,7 +168,8 @@ class Remctl(Face[Connection]):
             RemctlConnectionError: the connection was lost.
             RemctlError: an answer before this one has not been read to its end.
 
-        The errors carry the output that had arrived.  Cancelling it closes the session.
+        The errors carry the output that had arrived.  Cancelling it closes the session, unless it still waits for its
+        turn.
         """
         checked = _arguments.check_command(words)
         limit = self._handle.timeout if timeout is None else _arguments.check_timeout(timeout)
@@ -194,7 +195,8 @@ class Remctl(Face[Connection]):
             TypeError, ValueError: an argument makes no sense; raised by the call itself.
             RemctlError and its classes: as `run`, while iterating.
 
-        Whoever stops before the STATUS token leaves an answer pending: read the rest with `output`, or close.
+        Whoever stops before the STATUS token leaves an answer pending: read the rest with `output`, or close.  The same
+        goes for a wait that is cancelled.
         """
         checked = _arguments.check_command(words)
         limit = _arguments.check_timeout(timeout)

@@ -31,7 +31,7 @@ BACKLOG: Final = 1024
 
 def serve(
     handler: Handler,
-    host: str = "localhost",
+    host: str | None = "localhost",
     port: int = DEFAULT_PORTS[0],
     *,
     principal: str | None = None,
@@ -54,14 +54,15 @@ def serve(
         handler: a coroutine function that runs one command: see `Request` for what it gets and may do.  It returns the
             exit status, 0 to 255, or None for 0; to refuse a command it raises `RemctlCommandError` with a code.
             Another exception is logged, and the client is told of an internal failure without its text.
-        host: name or address to listen on; all addresses of a name.
-        port: the TCP port; 0 takes a free one, which `Server.port` tells.
+        host: name or address to listen on, all addresses of a name; None is every address of this machine.
+        port: the TCP port, by default 4373; 0 takes a free one, which `Server.port` tells.
         principal: the server's principal; None accepts clients of every key in the keytab.
         keytab: path of the keytab; None is the system's default.
         acl: who may run commands: a collection of principals, or a function (or coroutine function) that gets the
-            request and says whether to allow it.  None leaves it to the handler: everyone who authenticates is let in.
+            request and says whether to allow it.  None leaves it to the handler: everyone who authenticates is let in,
+            except under an anonymous principal.
         sock: a listening socket to use instead of host and port; the server closes it.
-        allow_v1: whether to take clients of protocol 1, which was given up in 2006.
+        allow_v1: whether to take clients of protocol 1, the old one: one command of 64 KiB, one result of 64 KiB.
         max_connections: connections at the same time.  Past it a new one takes the place of the oldest that has not
             authenticated; if all have, it is closed at once.
         max_words: words of a command.
@@ -82,7 +83,7 @@ def serve(
         raise TypeError(f"handler must be a coroutine function: {handler!r}")
     return Server(
         handler,
-        _arguments.check_host(host),
+        None if host is None else _arguments.check_host(host),
         _arguments.check_port(port),
         sock,
         ServerCredentials(keytab, principal),
@@ -107,7 +108,7 @@ class Server:
     def __init__(
         self,
         handler: Handler,
-        host: str,
+        host: str | None,
         port: int,
         sock: socket.socket | None,
         credentials: ServerCredentials,
