@@ -200,7 +200,10 @@ class _Context:
     @property
     def complete(self) -> bool:
         """Whether both sides have authenticated."""
-        return self._context is not None and self._context.complete
+        try:
+            return self._context is not None and self._context.complete
+        except GSSError as error:  # a step's error comes now if it had a token for the other side
+            _refuse("authentication failed", error)
 
     @property
     def lacking(self) -> tuple[str, ...]:

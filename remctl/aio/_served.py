@@ -133,6 +133,7 @@ class Served:
         self._task: asyncio.Task[None] | None = None
         self._address = ""
         self._expires = 0.0
+        self._alive = False
         self._running = False
         self._stopping = False
         self._reason = ""
@@ -151,9 +152,8 @@ class Served:
 
     def abort(self, reason: str) -> None:
         """End it at once."""
-        assert self._task is not None
-        if not self._reason:
-            self._reason = reason
+        self._reason = self._reason or reason
+        if self._task is not None and self._alive:  # a task that is cancelled before it begins would never clean up
             self._task.cancel()
 
     # What the channel tells it
@@ -173,16 +173,21 @@ class Served:
     # Its life
 
     async def _live(self) -> None:
+        self._alive = True
         try:
-            if await self._handshake():
+            if not self._reason and await self._handshake():
                 await self._converse()
         except RemctlError as error:
             self._reason = str(error)
+        except Exception:
+            self._reason = "internal failure"
+            logger.exception("the connection of %s failed", self.principal or "somebody")
         except asyncio.CancelledError:
             if not self._reason:  # it was not us: the loop is being torn down
                 self._reason = "the program is ending"
                 raise
         finally:
+            self._alive = False
             logger.info("%s from %s: %s", self.principal or "somebody", self._address, self._reason or "closed")
             self._hold(0)
             await self._leave()
@@ -205,7 +210,7 @@ class Served:
         return False
 
     async def _converse(self) -> None:
-        while self._core.state is not State.CLOSED and not self._stopping:
+        while not (self._core.state is State.CLOSED or self._stopping or self._reason):
             try:
                 event = await self._event(self._limits.idle)
             except TimeoutError:
@@ -214,6 +219,9 @@ class Served:
             if isinstance(event, Closed):
                 return
             assert isinstance(event, CommandReceived)
+            if self.channel.lost:  # it does not wait for the answers to what it sent ahead
+                self._reason = "the client has vanished"
+                return
             await self._run(event.words)
 
     async def _event(self, idle: float | None) -> Event:
@@ -223,6 +231,9 @@ class Served:
             TimeoutError: the client said nothing, or took nothing, for so many seconds.
         """
         while True:
+            if not self.channel.writing:  # nothing more is begun for a client that does not take what it is sent
+                async with asyncio.timeout(idle):
+                    await self.channel.drained()
             try:
                 event = self._core.next_event()
             finally:
@@ -266,7 +277,10 @@ class Served:
                 self._core.send_status(await self._answer(request))
             except RemctlCommandError as refusal:
                 self._core.send_error(ErrorCode.INTERNAL if refusal.code is None else refusal.code, refusal.reason)
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
+            assert self._task is not None
+            if isinstance(error, asyncio.CancelledError) and self._task.cancelling():
+                raise
             logger.exception("the handler failed at the command '%s' of %s", label(words), self.principal)
             if self._core.state is not State.CLOSED:  # as it is when GSS-API can protect nothing any more
                 self._core.send_error(ErrorCode.INTERNAL, "Internal failure")

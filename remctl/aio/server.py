@@ -85,7 +85,7 @@ def serve(
         handler,
         None if host is None else _arguments.check_host(host),
         _arguments.check_port(port),
-        sock,
+        _check_socket(sock),
         ServerCredentials(keytab, principal),
         _check_acl(acl),
         Limits(
@@ -135,18 +135,23 @@ class Server:
             RemctlAuthenticationError: there is no such keytab, or no such key in it.
             OSError: the address cannot be listened on.
         """
-        credentials = await local.run(self._credentials.acquire)
         loop = asyncio.get_running_loop()
+        sockets = [] if self._given is None else [self._given]
         try:
-            for sock in [self._given] if self._given is not None else await self._listen():
+            credentials = await local.run(self._credentials.acquire)
+            sockets = sockets or await self._listen()
+            for sock in sockets:
                 factory = lambda: Served(self, credentials).channel  # noqa: E731
                 # asyncio takes as many connections in one round of the loop as its backlog; the system's may be larger.
                 self._servers.append(await loop.create_server(factory, sock=sock, backlog=AT_ONCE))
                 sock.listen(BACKLOG)
         except BaseException:
             await self.stop(0)
+            for sock in sockets:
+                sock.close()
             raise
-        logger.info("serving on %s", ", ".join(f"{address} port {port}" for address, port in self.addresses))
+        where = [f"{address} port {port}" for address, port in self.addresses]
+        logger.info("serving on %s", ", ".join(where) or "the socket that was given")
 
     async def stop(self, timeout: float | None = None) -> None:
         """Stop: take no new connections and no new commands, let those that run come to their end, and close.
@@ -188,12 +193,13 @@ class Server:
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """The addresses and ports that it listens on; empty before the start and after the stop."""
-        return [sock.getsockname()[:2] for server in self._servers for sock in server.sockets]
+        names = [sock.getsockname() for server in self._servers for sock in server.sockets]
+        return [name[:2] for name in names if isinstance(name, tuple)]
 
     @property
     def port(self) -> int:
         """The TCP port; 0 before the start and after the stop."""
-        return self.addresses[0][1] if self._servers else 0
+        return next((port for _, port in self.addresses), 0)
 
     @property
     def connections(self) -> int:
@@ -250,12 +256,18 @@ class Server:
         try:
             for family, _, _, _, address in found:
                 port = sockets[0].getsockname()[1] if sockets else self._port
-                sockets.append(socket.create_server((address[0], port), family=family))
+                sockets.append(socket.create_server((address[0], port, *address[2:]), family=family))
         except BaseException:
             for sock in sockets:
                 sock.close()
             raise
         return sockets
+
+
+def _check_socket(sock: object) -> socket.socket | None:
+    if sock is not None and not isinstance(sock, socket.socket):
+        raise TypeError(f"sock must be a socket: {sock!r}")
+    return sock
 
 
 def _check_acl(acl: object) -> Acl | None:

@@ -248,8 +248,8 @@ class ServerConnection(BaseConnection):
             LocalProtocolError: no answer is owed.
             ValueError: the code is out of range.
         """
-        if not 0 <= code < 2**32:
-            raise ValueError(f"code must be a number of 32 bits: {code}")
+        if not (isinstance(code, int) and 0 <= code < 2**32):
+            raise ValueError(f"code must be a number of 32 bits: {code!r}")
         self._check_owed()
         self._say_error(code, text)
 

@@ -1,0 +1,1 @@
+"""Tests of whole programs: every client against every server."""
