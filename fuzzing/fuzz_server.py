@@ -429,7 +429,7 @@ class Script:
                 while server.connections or not all(client.pipe.ended for client in self._clients):
                     await asyncio.sleep(0.5)
         except TimeoutError:
-            left = [client.served._task for client in self._clients if client.served in server._served]
+            left = [client.served.task for client in self._clients if client.served in server._served]
             raise AssertionError(f"it does not end: {left}") from None
         await asyncio.sleep(_served.FAREWELL)
         for client in self._clients:

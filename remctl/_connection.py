@@ -156,11 +156,12 @@ class Connection(ConnectionBase):
         waiter.watched = self
         if not self._lock.acquire(blocking=False):
             if self._holder == threading.get_ident():
-                raise self.with_evidence(RemctlError("the session is in the middle of a call of this thread"))
+                error = RemctlError("the session is in the middle of a call of this thread")
+                raise self.with_evidence(error, waiting=True)
             try:
                 waiter.acquire(self._lock)
             except Expired:
-                raise self._expired(waiter.limit, "another thread used the session") from None
+                raise self._expired(waiter.limit, "another thread used the session", waiting=True) from None
             except Cancelled:
                 raise self._not_open() from None
         self._holder = threading.get_ident()

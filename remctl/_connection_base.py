@@ -20,6 +20,7 @@ from remctl.exceptions import (
     RemctlError,
     RemctlNotOpenedError,
     RemctlProtocolError,
+    RemctlStatusError,
     RemctlTimeoutError,
 )
 from remctl.types import DONE, ErrorCode, Output, OutputType, Result
@@ -136,9 +137,8 @@ class ConnectionBase:
                 raise self.with_evidence(RemctlError("output() before any command was sent"))
             return DONE
         if self._asked() not in (None, self._serial):
-            raise self.with_evidence(
-                RemctlError(f"output() while the answer to another {self.caller}'s command is read")
-            )
+            error = RemctlError(f"output() while the answer to another {self.caller}'s command is read")
+            raise self.with_evidence(error, waiting=True)
         return None
 
     def _check_noop(self) -> None:
@@ -160,6 +160,14 @@ class ConnectionBase:
             raise self.refusal(command, token, stdout, stderr)
         return Result(stdout, stderr, token.status)
 
+    def checked(self, result: Result, command: Command) -> Result:
+        """Return the result if its status is 0; raises with all that is known about it if not."""
+        try:
+            return result.check()
+        except RemctlStatusError as error:
+            self.with_evidence(error, command)
+            raise
+
     def last(self, command: Command, token: Output, text: bytes) -> Output:
         """Return the token that ended an answer, if it is none to raise; `text` is the first output before it."""
         if token.type is OutputType.ERROR or (self.refused and text):
@@ -175,12 +183,18 @@ class ConnectionBase:
 
     # Errors, and the end
 
-    def with_evidence(self, error: E, command: Command | None = None) -> E:
-        """Add to an error whom it concerns, and which command: the one under way, or the one given."""
+    def with_evidence(self, error: E, command: Command | None = None, *, waiting: bool = False) -> E:
+        """Add to an error whom it concerns, and which command: the one under way, or the one given.
+
+        Args:
+            error: the error, which is returned.
+            command: a command that is not under way any more.
+            waiting: whether the call had not begun, so that the command under way is somebody else's.
+        """
         error.host = self.target.host
         error.port = self.port or None
         error.principal = self.target.principal
-        if command := command or self._command:
+        if not waiting and (command := command or self._command):
             error.command = command.label()
             error.sent = self._sent
         return error
@@ -198,9 +212,9 @@ class ConnectionBase:
         self._end(error.reason)
         return error
 
-    def _expired(self, limit: float | None, doing: str) -> RemctlTimeoutError:
+    def _expired(self, limit: float | None, doing: str, *, waiting: bool = False) -> RemctlTimeoutError:
         error = RemctlTimeoutError(f"the time limit of {limit:g} s passed while {doing}", timeout=limit)
-        self.with_evidence(error)
+        self.with_evidence(error, waiting=waiting)
         if error.sent:
             error.hint = "the command may still be running on the server"
         return error
@@ -216,7 +230,8 @@ class ConnectionBase:
     def _busy(self, call: str) -> RemctlError:
         if (self._asked() or 0) != self._serial:
             self._set_asked(0)  # so that this caller does not read another's answer for its own
-        return self.with_evidence(RemctlError(f"{call} while the previous command has output left: read it first"))
+        error = RemctlError(f"{call} while the previous command has output left: read it first")
+        return self.with_evidence(error, waiting=True)
 
     def _end(self, reason: str) -> None:
         if self.closed is None:

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import ClassVar, Generic, TypeVar
 
 from remctl import _arguments
 from remctl._connection_base import NOT_OPEN, ConnectionBase, Target
-from remctl.exceptions import RemctlNotOpenedError
+from remctl.exceptions import RemctlError, RemctlNotOpenedError
 
 C = TypeVar("C", bound=ConnectionBase)
 
@@ -46,6 +48,15 @@ class Settings(Generic[C]):
     def target(self, host: str, port: int, principal: str | None) -> Target:
         """Return all that a connection has to know."""
         return Target(host, port, principal, self.ccache, self.source_ip, self.min_protocol)
+
+    @contextlib.contextmanager
+    def remembered(self) -> Iterator[None]:
+        """Keep the text of a failure, for `error`."""
+        try:
+            yield
+        except RemctlError as error:
+            self.error = str(error)
+            raise
 
     def opened(self) -> C:
         """Return the present connection, open or closed; raises if there never was one."""

@@ -59,43 +59,33 @@ class Handle(Settings[Connection]):
         """Connect and authenticate, over `sock` if there is one; closes the connection of before."""
         self.close("open() was called again")
         self.connection = Connection(self.target(host, port, principal), sock)
-        try:
+        with self.remembered():
             self.connection.open(waiter)
-        except RemctlError as error:
-            self.error = str(error)
-            raise
 
     def command(self, command: Command, waiter: Waiter) -> None:
         """Send a command."""
-        try:
+        with self.remembered():
             self.opened().send(command, waiter)
-        except RemctlError as error:
-            self.error = str(error)
-            raise
 
     def output(self, waiter: Waiter, ahead: int = 1) -> Output:
         """Return the next token of the answer; see `Wire.receive`."""
-        try:
+        with self.remembered():
             return self.opened().receive(waiter, ahead)
-        except RemctlError as error:
-            self.error = str(error)
-            raise
+
+    def last(self, command: Command, token: Output, text: bytes) -> Output:
+        """Return the token that ended an answer; see `ConnectionBase.last`."""
+        with self.remembered():
+            return self.opened().last(command, token, text)
 
     def noop(self, waiter: Waiter) -> None:
         """Make a round trip."""
-        try:
+        with self.remembered():
             self.opened().noop(waiter)
-        except RemctlError as error:
-            self.error = str(error)
-            raise
 
     def run(self, command: Command, waiter: Waiter) -> Result:
         """Send a command and collect its answer; interrupted in between, the session is closed."""
-        try:
+        with self.remembered():
             return self.opened().run(command, waiter)
-        except RemctlError as error:
-            self.error = str(error)
-            raise
 
     def close(self, reason: str) -> None:
         """Close the connection, if there is one."""

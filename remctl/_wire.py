@@ -23,6 +23,9 @@ from remctl._handshake import Handshake, error_text
 from remctl._libremctl import ffi, lib
 from remctl._waiting import HANGUP, READABLE, Waiter, check_job, succeeded, wait_for
 from remctl.exceptions import (
+    ENDED,
+    LOST,
+    UNASKED,
     RemctlAuthenticationError,
     RemctlConnectionError,
     RemctlError,
@@ -35,8 +38,6 @@ if TYPE_CHECKING:
 
 DIRECT_SIZE: Final = 8192
 """Bytes of a command that a socket which polls as writable takes without blocking."""
-
-LOST: Final = "the connection was lost before the end of the answer"
 
 _UNREADABLE: Final = "the answer could not be read"
 
@@ -273,7 +274,7 @@ class Wire:
         text = ffi.buffer(output.data, output.length)[:]
         if kind == lib.REMCTL_OUT_OUTPUT:
             return Output(OutputType.OUTPUT, text, _STREAMS[output.stream])
-        return Output(OutputType.ERROR, text, error=ErrorCode.lookup(output.error))
+        return Output(OutputType.ERROR, text, error=ErrorCode.lookup(output.error & 0xFFFFFFFF))
 
     def _spoken(self) -> bool:
         """Whether the server has said something, or ended, since its last answer."""
@@ -283,8 +284,8 @@ class Wire:
 
     def _unquiet(self) -> RemctlProtocolError:
         if self._at_end():
-            return RemctlConnectionError("the server has closed the connection")
-        return RemctlProtocolError("the server sent something nobody asked for, as it does when it ends idle sessions")
+            return RemctlConnectionError(ENDED)
+        return RemctlProtocolError(UNASKED)
 
     def _at_end(self) -> bool:
         if self._sock is None:
@@ -300,7 +301,7 @@ class Wire:
         """Make the error for a call that libremctl refused."""
         text = error_text(self._session)
         if self._at_end():
-            return RemctlConnectionError(f"{what}: the server has closed the connection")
+            return RemctlConnectionError(f"{what}: {ENDED}")
         if "GSS-API" in text:
             return RemctlAuthenticationError(f"{what}: {text}", hint=_hints.for_authentication(text))
         return RemctlProtocolError(f"{what}: {text}")

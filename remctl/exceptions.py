@@ -17,7 +17,7 @@ are not among these: they raise `TypeError` or `ValueError` before anything is s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
 if TYPE_CHECKING:
     from remctl.types import ErrorCode, Result
@@ -32,6 +32,12 @@ __all__ = [
     "RemctlStatusError",
     "RemctlTimeoutError",
 ]
+
+
+# Sentences that more than one layer says.
+ENDED: Final = "the server has closed the connection"
+LOST: Final = "the connection was lost before the end of the answer"
+UNASKED: Final = "the server sent something nobody asked for, as it does when it ends idle sessions"
 
 
 class Evidence(TypedDict, total=False):

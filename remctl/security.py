@@ -42,15 +42,15 @@ _REQUESTED: Final = sum(_PROTECTION) + sum(
 """What a client asks for; remctld takes contexts without the last two."""
 
 _RENEWAL: Final = 60
-"""Seconds before their end at which tickets got with a password are replaced."""
+"""Seconds before their end at which tickets got with a password or a key are replaced."""
 
 
 class Credentials:
     """Whose tickets a client uses.  Made by the class methods; nothing is read, and no KDC asked, before `acquire`.
 
-    One object may serve many connections, in any threads, which then share the tickets; those of different objects do
-    not touch each other, nor does anything here touch the default ticket cache, except that `default` reads it and
-    stores service tickets in it, as every Kerberos program does.
+    One object may serve many connections, in any threads, which then share the tickets; those of another principal are
+    never touched, nor is the default ticket cache, except that `default` reads it and stores service tickets in it, as
+    every Kerberos program does.
     """
 
     def __init__(self, kind: str, name: str = "", principal: str = "", secret: str = "") -> None:
@@ -82,6 +82,8 @@ class Credentials:
     def from_keytab(cls, keytab: str | os.PathLike[str], principal: str) -> Credentials:
         """Tickets got with a key, kept in memory, and replaced before they end.
 
+        All objects for the same keytab and principal share them, for as long as the process lives.
+
         Args:
             keytab: path of the keytab.
             principal: whose key to use.
@@ -89,7 +91,8 @@ class Credentials:
         Raises:
             TypeError, ValueError: an argument is no text, or empty.
         """
-        return cls("keytab", _arguments.check_path("keytab", keytab), _arguments.check_text("principal", principal))
+        path = _absolute(_arguments.check_path("keytab", keytab))
+        return cls("keytab", path, _arguments.check_text("principal", principal))
 
     @classmethod
     def from_password(cls, principal: str, password: str) -> Credentials:
@@ -114,7 +117,7 @@ class Credentials:
             RemctlAuthenticationError: there is no such cache, key or principal, or no KDC answers.
         """
         with self._lock:
-            if self._acquired is None or (self._kind == "password" and self._ending()):
+            if self._acquired is None or (self._kind in ("keytab", "password") and self._ending()):
                 self._acquired = self._acquire()
             return self._acquired
 
@@ -132,7 +135,7 @@ class Credentials:
         if self._kind == "default":
             return gssapi.Credentials(usage="initiate", mechs=[_KERBEROS])
         if self._kind == "ccache":
-            return gssapi.Credentials(usage="initiate", mechs=[_KERBEROS], store={"ccache": self._name})
+            return gssapi.Credentials(usage="initiate", mechs=[_KERBEROS], store={"ccache": os.fsencode(self._name)})
         name = gssapi.Name(self._principal, gssapi.NameType.kerberos_principal)
         if self._kind == "password":
             got = raw.acquire_cred_with_password(name, self._secret.encode(), usage="initiate", mechs=[_KERBEROS])
@@ -143,7 +146,7 @@ class Credentials:
             name=name,
             usage="initiate",
             mechs=[_KERBEROS],
-            store={"client_keytab": self._name, "ccache": f"MEMORY:remctl-{digest}"},
+            store={"client_keytab": os.fsencode(self._name), "ccache": f"MEMORY:remctl-{digest}"},
         )
 
     def _ending(self) -> bool:
@@ -184,7 +187,8 @@ class ServerCredentials:
                 name = gssapi.Name(self._principal, gssapi.NameType.kerberos_principal)
             if self._keytab is None:
                 return gssapi.Credentials(name=name, usage="accept", mechs=[_KERBEROS])
-            return gssapi.Credentials(name=name, usage="accept", mechs=[_KERBEROS], store={"keytab": self._keytab})
+            store: dict[str | bytes, str | bytes] = {"keytab": os.fsencode(self._keytab)}
+            return gssapi.Credentials(name=name, usage="accept", mechs=[_KERBEROS], store=store)
         except GSSError as error:
             text = f"no key for {self._principal or 'a server'} in the keytab {self._keytab or '(default)'}"
             raise RemctlAuthenticationError(
@@ -195,28 +199,46 @@ class ServerCredentials:
 class _Context:
     """What the contexts of both sides have in common; see `remctl.protocol.SecurityContext`."""
 
-    _context: gssapi.SecurityContext | None = None
+    def __init__(self) -> None:
+        self._context: raw.SecurityContext | None = None
+        self._flags = 0
+        self._complete = False
+        self._failure: GSSError | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether both sides have authenticated."""
-        try:
-            return self._context is not None and self._context.complete
-        except GSSError as error:  # a step's error comes now if it had a token for the other side
-            _refuse("authentication failed", error)
+        """Whether both sides have authenticated; raises the error of a step that had a token for the other side."""
+        if self._failure is not None:
+            _refuse("authentication failed", self._failure)
+        return self._complete
 
     @property
     def lacking(self) -> tuple[str, ...]:
         """Which of the required protections a complete context does not give."""
-        flags = self._established().actual_flags
-        return tuple(name for flag, name in _PROTECTION.items() if flag not in flags)
+        return tuple(name for flag, name in _PROTECTION.items() if not flag & self._flags)
+
+    def step(self, token: bytes | None) -> bytes | None:
+        """See `SecurityContext.step`."""
+        try:
+            return self._step(token)
+        except GSSError as error:
+            if not error.token:
+                _refuse("authentication failed", error)
+            self._failure = error
+            return error.token
+
+    def _step(self, token: bytes | None) -> bytes | None:
+        raise NotImplementedError
 
     def wrap(self, message: bytes) -> bytes:
         """Return the message encrypted and authenticated."""
         try:
-            return raw.wrap(self._established(), message)[0]
+            token, encrypted = raw.wrap(self._established(), message)
         except GSSError as error:
             _refuse("a message could not be encrypted", error)
+        if not encrypted:
+            raise RemctlAuthenticationError("a message could not be encrypted")
+        return token
 
     def unwrap(self, token: bytes) -> bytes:
         """Return the message, if it was encrypted, is authentic, and is the next one."""
@@ -244,7 +266,7 @@ class _Context:
 
     def _established(self) -> gssapi.SecurityContext:
         assert self._context is not None
-        return self._context
+        return cast("gssapi.SecurityContext", self._context)  # which is what the stubs ask for, in vain
 
 
 class InitiatorContext(_Context):
@@ -257,27 +279,28 @@ class InitiatorContext(_Context):
     """
 
     def __init__(self, host: str, principal: str | None, credentials: Credentials) -> None:
+        super().__init__()
         self._host = host
         self._principal = principal
         self._credentials = credentials
+        self._name: gssapi.Name | None = None
+        self._acquired: gssapi.Credentials | None = None
 
-    def step(self, token: bytes | None) -> bytes | None:
-        """See `SecurityContext.step`.  The first one may ask a name service and a KDC; those after it compute."""
-        try:
-            if self._context is None:
-                self._context = self._begin()
-            return cast("bytes | None", self._context.step(token))
-        except GSSError as error:
-            _refuse("authentication failed", error)
-
-    def _begin(self) -> gssapi.SecurityContext:
-        if self._principal is None:
-            name = gssapi.Name(f"host@{self._host}", gssapi.NameType.hostbased_service)
-        else:
-            name = gssapi.Name(self._principal, gssapi.NameType.kerberos_principal)
-        return gssapi.SecurityContext(
-            name=name, creds=self._credentials.acquire(), usage="initiate", mech=_KERBEROS, flags=_REQUESTED
+    def _step(self, token: bytes | None) -> bytes | None:
+        """Compute; the first time, ask a name service and a KDC."""
+        if self._name is None:
+            self._name = self._import_name()
+            self._acquired = self._credentials.acquire()
+        result = raw.init_sec_context(
+            self._name, self._acquired, self._context, _KERBEROS, _REQUESTED, input_token=token
         )
+        self._context, self._flags, self._complete = result.context, int(result.flags), not result.more_steps
+        return result.token
+
+    def _import_name(self) -> gssapi.Name:
+        if self._principal is None:
+            return gssapi.Name(f"host@{self._host}", gssapi.NameType.hostbased_service)
+        return gssapi.Name(self._principal, gssapi.NameType.kerberos_principal)
 
 
 class AcceptorContext(_Context):
@@ -287,27 +310,28 @@ class AcceptorContext(_Context):
         credentials: what `ServerCredentials.acquire` returned.
     """
 
+    principal: str
+    """The client, once the context is complete: user@REALM."""
+    lifetime: float
+    """Seconds until the client's ticket ends, once the context is complete; krb5 adds the clock skew that it allows."""
+
     def __init__(self, credentials: gssapi.Credentials) -> None:
+        super().__init__()
         self._credentials = credentials
 
-    def step(self, token: bytes | None) -> bytes | None:
-        """See `SecurityContext.step`.  Reads the keytab and writes the replay cache."""
-        try:
-            if self._context is None:
-                self._context = gssapi.SecurityContext(creds=self._credentials, usage="accept")
-            return cast("bytes | None", self._context.step(token))
-        except GSSError as error:
-            _refuse("authentication failed", error)
+    def _step(self, token: bytes | None) -> bytes | None:
+        """Read the keytab, and write the replay cache."""
+        result = raw.accept_sec_context(token or b"", self._credentials, self._context)
+        self._context, self._flags, self._complete = result.context, int(result.flags), not result.more_steps
+        if self._complete:
+            self.principal = raw.display_name(result.initiator_name, name_type=False).name.decode("utf-8", "replace")
+            self.lifetime = float(result.lifetime)
+        return result.token
 
-    @property
-    def principal(self) -> str:
-        """The client, once the context is complete: user@REALM."""
-        return str(self._established().initiator_name)
 
-    @property
-    def lifetime(self) -> float:
-        """Seconds until the client's ticket ends."""
-        return float(self._established().lifetime)
+def _absolute(keytab: str) -> str:
+    """Return a name that means the same in every folder."""
+    return keytab if ":" in keytab else os.path.abspath(keytab)  # noqa: PTH100  # Path follows no "..", GSS-API does
 
 
 def _check_keytab(name: str) -> None:
@@ -326,6 +350,10 @@ def _check_password(password: object) -> str:
         raise TypeError(f"password must be a str, and is a {type(password).__name__}")
     if not password or "\0" in password:
         raise ValueError("password must not be empty, and must not contain NUL")
+    try:
+        password.encode()
+    except UnicodeEncodeError:
+        raise ValueError("password is no valid text") from None
     return password
 
 

@@ -16,7 +16,7 @@ from remctl._connection import Connection
 from remctl._face import Face, Word
 from remctl._remctl import Handle
 from remctl._waiting import Waiter
-from remctl.exceptions import RemctlError, RemctlStatusError
+from remctl.exceptions import RemctlError
 from remctl.types import Output, OutputType, RemctlSimpleResult, Result
 
 __all__ = ["Remctl", "Word", "remctl"]
@@ -178,13 +178,7 @@ class Remctl(Face[Connection]):
         checked = _arguments.check_command(words)
         limit = self._handle.timeout if timeout is None else _arguments.check_timeout(timeout)
         result = self._handle.run(checked, Waiter(limit))
-        if check:
-            try:
-                result.check()
-            except RemctlStatusError as error:
-                self._handle.opened().with_evidence(error, checked)
-                raise
-        return result
+        return self._handle.opened().checked(result, checked) if check else result
 
     def stream(self, words: Iterable[Word], *, timeout: float | None = None) -> Iterator[Output]:
         """Run a command and yield its tokens as they come: OUTPUT tokens, and the STATUS token last.
@@ -211,7 +205,7 @@ class Remctl(Face[Connection]):
         while (token := self._handle.output(whole or self._waiter(), AHEAD)).type is OutputType.OUTPUT:
             text = text or token.output or b""
             yield token
-        yield self._handle.opened().last(command, token, text)
+        yield self._handle.last(command, token, text)
 
     def command(self, words: Iterable[Word]) -> None:
         """Send a command; `output` then returns its answer, token by token.

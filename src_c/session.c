@@ -128,6 +128,8 @@ missing_token(int fd)
     if (got < TOKEN_HEADER)
         return TOKEN_HEADER;
     size = TOKEN_HEADER + ((long) header[1] << 24 | (long) header[2] << 16 | (long) header[3] << 8 | (long) header[4]);
+    if (size > TOKEN_HEADER + MAX_TOKEN)
+        return 0; /* libremctl refuses it by its header, without waiting for the rest */
     if (ioctl(fd, FIONREAD, &available) < 0)
         return TOKEN_FAILED;
     return available < size ? size : 0;

@@ -10,6 +10,8 @@ from contextlib import ExitStack
 
 import pytest
 from doubles import Relay, ScriptedServer
+from faces import Aio, Blocking, Face
+from serving import ServerThread
 
 import remctl
 from remctl.testing import Sandbox
@@ -37,6 +39,30 @@ def session(server: tuple[str, int, str]) -> Iterator[remctl.Remctl]:
         yield opened
 
 
+@pytest.fixture(params=["blocking", "asyncio"])
+def face(request: pytest.FixtureRequest) -> Iterator[Face]:
+    """Give each of the two faces in turn."""
+    if request.param == "blocking":
+        yield Blocking()
+    else:
+        with Aio() as started:
+            yield started
+
+
+@pytest.fixture
+def faces() -> Iterator[tuple[Face, Face]]:
+    """Give both faces, to compare them."""
+    with Aio() as started:
+        yield Blocking(), started
+
+
+@pytest.fixture(scope="session")
+def own(box: Sandbox) -> Iterator[ServerThread]:
+    """Give a server of our own, with the command `example`."""
+    with ServerThread(box) as started:
+        yield started
+
+
 @pytest.fixture
 def relay(box: Sandbox) -> Iterator[Relay]:
     """Give a relay to the first server, through which connections can be spoilt."""
@@ -46,9 +72,9 @@ def relay(box: Sandbox) -> Iterator[Relay]:
 
 @pytest.fixture
 def scripted(box: Sandbox) -> Iterator[Callable[..., ScriptedServer]]:
-    """Give a factory of servers that authenticate for real and then do what a function says."""
+    """Give a factory of servers that authenticate for real and then do what a function says: see `ScriptedServer`."""
     with ExitStack() as servers:
-        yield lambda script: servers.enter_context(ScriptedServer(script))
+        yield lambda *arguments, **options: servers.enter_context(ScriptedServer(*arguments, **options))
 
 
 @pytest.fixture

@@ -136,6 +136,13 @@ class Relay(Listener):
         self._spawn(self._pump, connection, server, lambda data: self.up(data))
         self._spawn(self._pump, server, connection, self._held)
 
+    def tunnel(self) -> socket.socket:
+        """Return one end of a pair of sockets, at whose other end a connection to the server begins."""
+        ours, theirs = socket.socketpair()
+        self._open.append(theirs)
+        self.serve(theirs)
+        return ours
+
     def _held(self, data: bytes) -> bytes | None:
         self.flowing.wait()
         return self.down(data)
@@ -154,31 +161,37 @@ class Relay(Listener):
 
 
 class Peer:
-    """The server's side of an authenticated connection, protocol 2."""
+    """The server's side of a connection."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
-        context = gssapi.SecurityContext(usage="accept", creds=gssapi.Credentials(usage="accept"))
+        self._context = gssapi.SecurityContext(usage="accept", creds=gssapi.Credentials(usage="accept"))
+
+    def authenticate(self, flags: int = 0x42) -> None:
+        """Do the whole handshake; 0x02 as the flags of our tokens makes it protocol 1's."""
+        self.send_token(flags, self.accept())
+
+    def accept(self) -> bytes:
+        """Do the handshake up to our last token, and return that one's payload."""
         assert self.receive_token() == (0x51, b"")
-        while not context.complete:
-            flags, token = self.receive_token()
-            assert flags == 0x42
-            if answer := context.step(token):
-                self.send_token(0x42, answer)
-        self._context = context
+        flags, payload = self.receive_token()
+        assert flags == 0x42
+        answer: bytes = self._context.step(payload)
+        assert self._context.complete
+        return answer
 
     def receive(self) -> bytes:
         """Return the next message, in plain."""
-        _, token = self.receive_token()
-        return bytes(self._context.unwrap(token).message)
+        _, payload = self.receive_token()
+        return bytes(self._context.unwrap(payload).message)
 
     def send(self, kind: int, body: bytes = b"", version: int = 2) -> None:
         """Send a message."""
         self.send_token(0x44, self.wrap(bytes([version, kind]) + body))
 
-    def wrap(self, message: bytes) -> bytes:
+    def wrap(self, message: bytes, *, encrypt: bool = True) -> bytes:
         """Return a message as the payload of a token."""
-        return bytes(self._context.wrap(message, encrypt=True).message)
+        return bytes(self._context.wrap(message, encrypt=encrypt).message)
 
     def send_output(self, data: bytes, stream: int = 1) -> None:
         """Send an OUTPUT message."""
@@ -192,9 +205,18 @@ class Peer:
         """Send an ERROR message."""
         self.send(5, struct.pack(">II", code, len(text)) + text)
 
+    def sign(self, message: bytes) -> bytes:
+        """Return the MIC of a message."""
+        return bytes(self._context.get_signature(message))
+
     def send_token(self, flags: int, payload: bytes) -> None:
         """Send a token as it is."""
-        self.socket.sendall(struct.pack(">BI", flags, len(payload)) + payload)
+        self.socket.sendall(framed(flags, payload))
+
+    def reset(self) -> None:
+        """Close the connection with a RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
 
     def receive_token(self) -> tuple[int, bytes]:
         """Return the flags and the payload of the next token."""
@@ -212,12 +234,30 @@ class Peer:
 
 
 class ScriptedServer(Listener):
-    """Authenticates for real, in the sandbox's realm, and then runs a function with each peer."""
+    """Authenticates for real, in the sandbox's realm, and then runs a function with each peer.
 
-    def __init__(self, script: Callable[[Peer], None]) -> None:
+    Args:
+        script: the function.  The connection stays open at its end, and says nothing more.
+        authenticate: whether to do so first; if not, it is left to the script.
+    """
+
+    def __init__(self, script: Callable[[Peer], None], *, authenticate: bool = True) -> None:
         super().__init__()
         self._script = script
+        self._authenticate = authenticate
 
     def serve(self, connection: socket.socket) -> None:
         """Run the script on a thread."""
-        self._spawn(lambda: self._script(Peer(connection)))
+        self._spawn(self._play, connection)
+
+    def _play(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer = Peer(connection)
+        if self._authenticate:
+            peer.authenticate()
+        self._script(peer)
+
+
+def framed(flags: int, payload: bytes) -> bytes:
+    """Return a token as it travels."""
+    return struct.pack(">BI", flags, len(payload)) + payload

@@ -9,12 +9,12 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 from weakref import WeakKeyDictionary
 
 from remctl.protocol.base import BaseConnection
 
-READ_AHEAD: Final = 256 * 1024
+READ_AHEAD: Final = 128 * 1024
 """Bytes that may lie unread in the core before the transport stops reading; the other side then waits."""
 
 _INTERNET: Final = (socket.AF_INET, socket.AF_INET6)
@@ -60,8 +60,7 @@ class Channel(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass
         if self.sock.family in _INTERNET:  # asyncio does so for sockets that say they are TCP's; accepted ones do not
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._made()
@@ -89,6 +88,7 @@ class Channel(asyncio.BufferedProtocol):
         self._wake_writers()
         if not self._closed.done():
             self._closed.set_result(None)
+        self._gone = self._made = lambda: None  # they refer back to whoever made this
 
     def pause_writing(self) -> None:
         """Hold whoever writes: the other side does not read as fast."""

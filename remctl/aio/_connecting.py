@@ -10,6 +10,7 @@ from remctl._endpoints import Endpoint, encode_host, endpoints, family_of, numbe
 from remctl.aio._deadline import Deadline
 from remctl.aio._offload import network
 from remctl.aio._turns import turn
+from remctl.exceptions import RemctlConnectionError
 
 
 async def connect(host: str, port: int, source_ip: str | None, deadline: Deadline) -> tuple[socket.socket, int]:
@@ -46,6 +47,8 @@ async def _resolve(host: str, family: int) -> list[tuple[int, str]]:
         found = await network.run(socket.getaddrinfo, name, None, family, socket.SOCK_STREAM)
     except socket.gaierror as error:
         raise unknown_host(error.strerror or str(error)) from None
+    except OSError as error:
+        raise RemctlConnectionError(f"the name service cannot be asked: {error.strerror}", errno=error.errno) from None
     return [(kind, str(address[0])) for kind, _, _, _, address in found]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -22,13 +23,21 @@ from remctl.aio._connecting import connect
 from remctl.aio._deadline import Deadline
 from remctl.aio._offload import network
 from remctl.aio._turns import turn
-from remctl.exceptions import RemctlConnectionError, RemctlError, RemctlNotOpenedError, RemctlProtocolError
+from remctl.exceptions import (
+    ENDED,
+    UNASKED,
+    RemctlConnectionError,
+    RemctlError,
+    RemctlNotOpenedError,
+    RemctlProtocolError,
+)
 from remctl.protocol import NEED_DATA, ClientConnection, HighestVersion, NoopAnswer, State, Step
 from remctl.protocol.client import Event
 from remctl.security import Credentials, InitiatorContext
 from remctl.types import Output, OutputType, Result, Stream
 
-UNASKED: Final = "the server sent something nobody asked for, as it does when it ends idle sessions"
+AT_ONCE: Final = 64
+"""Tokens that are handed out without giving way to other tasks."""
 
 _READABLE: Final = select.POLLIN | getattr(select, "POLLRDHUP", select.POLLHUP)
 
@@ -55,6 +64,7 @@ class Connection(ConnectionBase):
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
         self._opening: asyncio.Task[None] | None = None
+        self._at_once = 0
         self._serials: WeakKeyDictionary[asyncio.Task[object], int] = WeakKeyDictionary()
 
     # What the face does with a connection
@@ -88,7 +98,11 @@ class Connection(ConnectionBase):
 
     async def receive(self, deadline: Deadline) -> Output:
         """Return the next token of the pending answer, or DONE after its end."""
+        if self._at_once >= AT_ONCE:
+            self._at_once = 0
+            await asyncio.sleep(0)  # decryption is computing: let others have their turn
         if (token := self.received()) is not None:
+            self._at_once += 1
             return token
         await self._take(deadline)
         try:
@@ -107,6 +121,7 @@ class Connection(ConnectionBase):
 
     def received(self) -> Output | None:
         """Return the next token of the pending answer if it has come already, and else None."""
+        self._check_process()
         if self._lock.locked() or self.closed is not None or not self.pending:
             return None
         if self._asked() not in (None, self._serial):
@@ -183,15 +198,12 @@ class Connection(ConnectionBase):
 
     async def _take(self, deadline: Deadline) -> None:
         self._check_process()
-        if not self._lock.locked():
-            await self._lock.acquire()
-        else:
-            try:
-                async with asyncio.timeout_at(deadline.when):
-                    await self._lock.acquire()
-            except TimeoutError:
-                raise self._expired(deadline.limit, "another task used the session") from None
-        if self.closed is not None:
+        try:
+            async with asyncio.timeout_at(deadline.when):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise self._expired(deadline.limit, "another task used the session", waiting=True) from None
+        if self.closing or self.closed is not None:
             self._lock.release()
             raise self._not_open()
 
@@ -212,7 +224,8 @@ class Connection(ConnectionBase):
         try:
             await self._opening
         except asyncio.CancelledError:
-            if not self.closing:
+            task = asyncio.current_task()
+            if not self.closing or (task is not None and task.cancelling()):
                 raise
             raise RemctlNotOpenedError from None
         finally:
@@ -220,7 +233,8 @@ class Connection(ConnectionBase):
 
     async def _open(self, deadline: Deadline) -> None:
         target = self.target
-        target.check_ccache()
+        if target.ccache is not None:
+            await network.run(target.check_ccache)
         await turn()
         context = InitiatorContext(target.host, target.principal, self._credentials)
         core = ClientConnection(context, min_protocol=target.min_protocol)
@@ -280,6 +294,8 @@ class Connection(ConnectionBase):
             await asyncio.sleep(0)  # encryption is computing: let others have their turn
             self._flush()
         await self._channel.drained(or_received=True)
+        if self._channel.lost and not self._core.buffered:
+            raise RemctlConnectionError(f"the command could not be sent: {ENDED}", errno=errno.ECONNRESET)
         self._channel.acknowledge()
 
     async def _check_quiet(self, deadline: Deadline) -> None:
@@ -294,7 +310,7 @@ class Connection(ConnectionBase):
         if self._core.buffered:
             raise RemctlProtocolError(UNASKED)
         if self._channel.lost:
-            raise RemctlConnectionError("the server has closed the connection")
+            raise RemctlConnectionError(ENDED)
 
     def _readable(self) -> bool:
         assert self._channel is not None

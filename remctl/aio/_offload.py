@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from remctl.exceptions import RemctlError
+
 T = TypeVar("T")
 
 IDLE: Final = 10
@@ -58,6 +60,7 @@ class Threads:
                 error = raised
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(deliver, result, error)
+            del result, error  # an error refers to this frame
 
         self._put(job)
         return await future
@@ -75,12 +78,19 @@ class Threads:
             if self._idle >= len(self._jobs):
                 self._changed.notify()
             elif self._count < self._limit:
-                self._count += 1
-                threading.Thread(target=self._work, name="remctl", daemon=True).start()
+                try:
+                    threading.Thread(target=self._work, name="remctl", daemon=True).start()
+                except RuntimeError as error:
+                    if not self._count:  # else one of the others will come to it
+                        self._jobs.remove(job)
+                        raise RemctlError(f"no thread could be started: {error}") from None
+                else:
+                    self._count += 1
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
             job()
+            del job  # and what it refers to, while the thread waits
 
     def _next(self) -> Callable[[], None] | None:
         with self._changed:

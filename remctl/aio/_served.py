@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Set
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from remctl._arguments import label
-from remctl._limits import MAX_OUTPUT_SIZE
+from remctl._limits import MAX_MESSAGE_SIZE, MAX_OUTPUT_SIZE
 from remctl.aio._channel import Channel
 from remctl.aio._offload import local
 from remctl.aio._turns import turn
@@ -93,9 +93,11 @@ class Request:
         """
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"data must be bytes, and is {type(data).__name__}")
-        if self._served is None:
-            raise RuntimeError("the command has been answered already")
-        await self._served.send(bytes(data), Stream(stream))
+        data, stream = bytes(data), Stream(stream)
+        for begin in range(0, len(data) or 1, COALESCE):
+            if self._served is None:
+                raise RuntimeError("the command has been answered already")
+            await self._served.send(data[begin : begin + COALESCE], stream)
 
     def done(self) -> None:
         """Let nothing more be sent."""
@@ -119,6 +121,8 @@ class Served:
 
     principal: str | None
     """The client; None until it has authenticated."""
+    task: asyncio.Task[None] | None
+    """Its life; None before it has begun."""
 
     def __init__(self, server: Server, credentials: gssapi.Credentials) -> None:
         limits = server.limits
@@ -130,7 +134,7 @@ class Served:
             self._context, allow_v1=limits.allow_v1, max_words=limits.words, max_command_size=limits.command_size
         )
         self.channel = Channel(self._core, self._begin, self._vanished)
-        self._task: asyncio.Task[None] | None = None
+        self.task = None
         self._address = ""
         self._expires = 0.0
         self._alive = False
@@ -142,19 +146,17 @@ class Served:
 
     # What the server tells it
 
-    def stop(self) -> asyncio.Task[None]:
-        """End it, after the command that runs; return the task to wait for."""
-        assert self._task is not None
+    def stop(self) -> None:
+        """End it, after the command that runs."""
         self._stopping = True
         if not self._running:
             self.abort("the server is stopping")
-        return self._task
 
     def abort(self, reason: str) -> None:
         """End it at once."""
         self._reason = self._reason or reason
-        if self._task is not None and self._alive:  # a task that is cancelled before it begins would never clean up
-            self._task.cancel()
+        if self.task is not None and self._alive:  # a task that is cancelled before it begins would never clean up
+            self.task.cancel()
 
     # What the channel tells it
 
@@ -164,7 +166,7 @@ class Served:
             return
         peer = self.channel.transport.get_extra_info("peername")
         self._address = peer[0] if isinstance(peer, tuple) else ""
-        self._task = asyncio.get_running_loop().create_task(self._live())
+        self.task = asyncio.get_running_loop().create_task(self._live())
 
     def _vanished(self) -> None:
         if self._running:
@@ -190,8 +192,10 @@ class Served:
             self._alive = False
             logger.info("%s from %s: %s", self.principal or "somebody", self._address, self._reason or "closed")
             self._hold(0)
-            await self._leave()
-            self._server.dismiss(self)
+            try:
+                await self._leave()
+            finally:
+                self._server.dismiss(self)
 
     async def _handshake(self) -> bool:
         try:
@@ -268,7 +272,8 @@ class Served:
     async def _run(self, words: tuple[bytes, ...]) -> None:
         request = Request(self, words, self.principal or "", self._address, self._expires)
         logger.info("command '%s' of %s from %s", label(words), self.principal, self._address)
-        if not self._hold(sum(map(len, words))):
+        size = sum(map(len, words))
+        if not self._hold(size if size > MAX_MESSAGE_SIZE else 0):  # for what fits a message there is always room
             self._core.send_error(ErrorCode.TOOMUCH_DATA, "Too much data: the server is busy with too much at once")
             return
         self._running = True
@@ -278,8 +283,8 @@ class Served:
             except RemctlCommandError as refusal:
                 self._core.send_error(ErrorCode.INTERNAL if refusal.code is None else refusal.code, refusal.reason)
         except (Exception, asyncio.CancelledError) as error:
-            assert self._task is not None
-            if isinstance(error, asyncio.CancelledError) and self._task.cancelling():
+            assert self.task is not None
+            if isinstance(error, asyncio.CancelledError) and self.task.cancelling():
                 raise
             logger.exception("the handler failed at the command '%s' of %s", label(words), self.principal)
             if self._core.state is not State.CLOSED:  # as it is when GSS-API can protect nothing any more
@@ -325,16 +330,15 @@ class Served:
             return False
 
     async def send(self, data: bytes, stream: Stream) -> None:
-        """Send output of the command that runs."""
-        for begin in range(0, len(data), COALESCE):
-            self._core.send_output(data[begin : begin + COALESCE], stream)
-            if self._core.unsent >= COALESCE:
-                self.channel.flush()
-                await asyncio.sleep(0)
-            elif not self._flush_due:
-                self._flush_due = True
-                asyncio.get_running_loop().call_soon(self._flush)
-            await self._drained()
+        """Send output of the command that runs, at most COALESCE bytes."""
+        self._core.send_output(data, stream)
+        if self._core.unsent >= COALESCE:
+            self.channel.flush()
+            await asyncio.sleep(0)
+        elif not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+        await self._drained()
 
     async def _drained(self) -> None:
         if self.channel.writing:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -14,7 +13,6 @@ from remctl._arguments import Command
 from remctl._face import Face, Settings, Word
 from remctl.aio._connection import Connection
 from remctl.aio._deadline import Deadline
-from remctl.exceptions import RemctlError, RemctlStatusError
 from remctl.security import Credentials
 from remctl.types import Output, OutputType, RemctlSimpleResult, Result
 
@@ -111,7 +109,14 @@ class Remctl(Face[Connection]):
         self._handle = Settings()
         self._handle.configure(timeout=timeout, ccache=ccache, source_ip=source_ip, min_protocol=min_protocol)
         self._credentials = _check_credentials(credentials, ccache)
+        if host is None and sock is not None:
+            raise ValueError("sock needs a host: it says who is at the other end")
         self._server = None if host is None else (*_arguments.check_server(host, port, principal), _check_socket(sock))
+
+    def set_ccache(self, ccache: str | os.PathLike[str] | None) -> None:
+        """See `Face.set_ccache`; a session with credentials has no ticket cache."""
+        _check_credentials(self._credentials, ccache)
+        super().set_ccache(ccache)
 
     # The connection
 
@@ -173,15 +178,9 @@ class Remctl(Face[Connection]):
         """
         checked = _arguments.check_command(words)
         limit = self._handle.timeout if timeout is None else _arguments.check_timeout(timeout)
-        with self._remembered():
+        with self._handle.remembered():
             result = await self._handle.opened().run(checked, Deadline(limit))
-        if check:
-            try:
-                result.check()
-            except RemctlStatusError as error:
-                self._handle.opened().with_evidence(error, checked)
-                raise
-        return result
+        return self._handle.opened().checked(result, checked) if check else result
 
     def stream(self, words: Iterable[Word], *, timeout: float | None = None) -> AsyncIterator[Output]:
         """Run a command and yield its tokens as they come: OUTPUT tokens, and the STATUS token last.
@@ -204,14 +203,16 @@ class Remctl(Face[Connection]):
 
     async def _stream(self, command: Command, limited: bool, limit: float | None) -> AsyncIterator[Output]:
         whole = Deadline(limit) if limited else None
-        with self._remembered():
+        with self._handle.remembered():
             connection = self._handle.opened()
             await connection.send(command, whole or self._deadline())
         text = b""
         while (token := await self._next(connection, whole)).type is OutputType.OUTPUT:
             text = text or token.output or b""
             yield token
-        yield connection.last(command, token, text)
+        with self._handle.remembered():
+            last = connection.last(command, token, text)
+        yield last
 
     async def command(self, words: Iterable[Word]) -> None:
         """Send a command; `output` then returns its answer, token by token.
@@ -228,7 +229,7 @@ class Remctl(Face[Connection]):
         Cancelling it closes the session.
         """
         checked = _arguments.check_command(words)
-        with self._remembered():
+        with self._handle.remembered():
             await self._handle.opened().send(checked, self._deadline())
 
     async def output(self) -> Output:
@@ -254,7 +255,7 @@ class Remctl(Face[Connection]):
 
         Cancelling it closes the session.
         """
-        with self._remembered():
+        with self._handle.remembered():
             await self._handle.opened().noop(self._deadline())
 
     # Manners
@@ -285,14 +286,17 @@ class Remctl(Face[Connection]):
     async def _open(
         self, host: str, port: int, principal: str | None, sock: socket.socket | None, deadline: Deadline
     ) -> None:
-        await self._close("open() was called again")
+        while (before := self._handle.connection) is not None:
+            await before.close("open() was called again")
+            if self._handle.connection is before:
+                break  # and no other task has opened one meanwhile
         target = self._handle.target(host, port, principal)
         credentials = self._credentials
         if credentials is None:
             ccache = target.ccache
             credentials = Credentials.default() if ccache is None else Credentials.from_ccache(ccache)
         self._handle.connection = Connection(target, credentials, sock)
-        with self._remembered():
+        with self._handle.remembered():
             await self._handle.connection.open(deadline)
 
     async def _close(self, reason: str) -> None:
@@ -300,17 +304,8 @@ class Remctl(Face[Connection]):
             await self._handle.connection.close(reason)
 
     async def _next(self, connection: Connection | None, deadline: Deadline | None) -> Output:
-        with self._remembered():
+        with self._handle.remembered():
             return await (connection or self._handle.opened()).receive(deadline or self._deadline())
-
-    @contextlib.contextmanager
-    def _remembered(self) -> Iterator[None]:
-        """Keep the text of a failure for `error()`."""
-        try:
-            yield
-        except RemctlError as error:
-            self._handle.error = str(error)
-            raise
 
     def _deadline(self) -> Deadline:
         return Deadline(self._handle.timeout)
@@ -333,5 +328,7 @@ def _check_socket(sock: object) -> socket.socket | None:
         raise TypeError(f"sock must be a plain socket: {sock!r}")
     if sock.type != socket.SOCK_STREAM:
         raise ValueError(f"sock must be a stream socket: {sock!r}")
+    if sock.fileno() < 0:
+        raise ValueError(f"sock must be open: {sock!r}")
     sock.setblocking(False)
     return sock

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -17,13 +18,15 @@ from remctl import _arguments
 from remctl._endpoints import DEFAULT_PORTS
 from remctl._limits import MAX_COMMAND_SIZE, MAX_WORDS
 from remctl.aio._offload import local, network
-from remctl.aio._served import Acl, Handler, Limits, Request, Served
+from remctl.aio._served import FAREWELL, Acl, Handler, Limits, Request, Served
 from remctl.aio._turns import AT_ONCE
 from remctl.security import ServerCredentials
 
 __all__ = ["Handler", "Request", "Server", "serve"]
 
 logger = logging.getLogger(__name__)
+
+_ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 BACKLOG: Final = 1024
 """Connections that the system holds until the server takes them."""
@@ -159,21 +162,30 @@ class Server:
         Args:
             timeout: seconds for that, after which commands are cancelled; None takes `stop_timeout`, 0 cancels at once.
 
-        Stopping twice is harmless.
+        Stopping twice is harmless.  A command that does not let itself be cancelled is left behind after some seconds,
+        with a warning in the log.
         """
         limit = self._limits.stop if timeout is None else _arguments.check_timeout(timeout)
         servers, self._servers = self._servers, []
         for server in servers:
             server.close()
-        tasks = [served.stop() for served in self._served]
-        if tasks and timeout != 0:
-            await asyncio.wait(tasks, timeout=limit)
-        for served in list(self._served):
+        running = list(self._served)
+        for served in running:
+            served.stop()
+        # A handler may stop its own server, and then goes on itself.
+        others = [served for served in running if served.task is not asyncio.current_task()]
+        if timeout != 0:
+            await _ended(others, limit)
+        for served in others:
             served.abort("the server has stopped")
-        if tasks:
-            await asyncio.wait(tasks)
-        for server in servers:
-            await server.wait_closed()
+        await _ended(others, 2 * FAREWELL)
+        for served in others:
+            if served.task is not None and not served.task.done():
+                logger.warning("a command of %s does not end", served.principal)
+                served.channel.abort()
+        if len(others) == len(running):
+            for server in servers:
+                await server.wait_closed()
 
     async def serve_forever(self) -> None:
         """Wait until this is cancelled; the server goes on until its `with` ends, or `stop`."""
@@ -253,15 +265,29 @@ class Server:
             socket.getaddrinfo, self._host, self._port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE
         )
         sockets: list[socket.socket] = []
+        absent: OSError | None = None
         try:
-            for family, _, _, _, address in found:
+            for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
                 port = sockets[0].getsockname()[1] if sockets else self._port
-                sockets.append(socket.create_server((address[0], port, *address[2:]), family=family))
+                try:
+                    sockets.append(socket.create_server((address[0], port, *address[2:]), family=family))
+                except OSError as error:
+                    if error.errno not in _ABSENT:
+                        raise
+                    absent = error  # a name may have addresses that this machine does not
         except BaseException:
             for sock in sockets:
                 sock.close()
             raise
+        if absent is not None and not sockets:
+            raise absent
         return sockets
+
+
+async def _ended(connections: list[Served], timeout: float | None) -> None:
+    """Wait until the connections have ended, or so many seconds have passed."""
+    if tasks := [served.task for served in connections if served.task is not None]:
+        await asyncio.wait(tasks, timeout=timeout)
 
 
 def _check_socket(sock: object) -> socket.socket | None:

@@ -94,8 +94,12 @@ class BaseConnection:
         if answer:
             self._machine.say(Said.CONTEXT)
             self._send(tokens.V1_CONTEXT if self.protocol == 1 else tokens.CONTEXT, answer)
-        if not self.context.complete:
-            return None
+        try:
+            if not self.context.complete:
+                return None
+        except RemctlAuthenticationError:
+            self.close()
+            raise
         if self.protocol != 1 and self.context.lacking:
             self.close()
             raise RemctlAuthenticationError(f"the security context lacks {' and '.join(self.context.lacking)}")

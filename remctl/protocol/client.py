@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from remctl._limits import MAX_MIC_SIZE, MAX_V1_COMMAND_SIZE
-from remctl.exceptions import RemctlConnectionError, RemctlError, RemctlProtocolError
+from remctl.exceptions import LOST, UNASKED, RemctlConnectionError, RemctlError, RemctlProtocolError
 from remctl.protocol import messages, tokens
 from remctl.protocol.base import BaseConnection
 from remctl.protocol.events import NEED_DATA, Closed, HighestVersion, NoopAnswer, Pause, Step
-from remctl.protocol.messages import PIECE_SIZE, Continue, Piece
+from remctl.protocol.messages import PIECE_SIZE, Body, Continue, Piece
 from remctl.protocol.security import SecurityContext
 from remctl.protocol.state import CLIENT, V1_CLIENT, Said, State
 from remctl.protocol.tokens import Token
@@ -48,8 +48,8 @@ class ClientConnection(BaseConnection):
         self.refused = False
         self._min_protocol = min_protocol
         self._start_due = False
-        self._body = b""
-        self._position = 0
+        self._body: Body | None = None
+        self._v1_body = b""
         self._held: Output | None = None
 
     # What the program asks for
@@ -71,18 +71,16 @@ class ClientConnection(BaseConnection):
             LocalProtocolError: the state does not allow it.
             ValueError: the command is too large for protocol 1.
         """
-        body = messages.encode_words(words)
         if self.protocol == 1:
-            self._send_v1_command(body)
-        elif len(body) <= PIECE_SIZE:
-            self._machine.say(Said.COMMAND)
-            self._machine.keep_alive = keep_alive
-            self._send(tokens.DATA, self._wrap(Piece(keep_alive, Continue.WHOLE, body).encode()))
-        else:
-            self._machine.say(Said.FIRST_PIECE)
-            self._machine.keep_alive = keep_alive
-            self._body, self._position = body, 0
-            self._send_piece(Continue.FIRST)
+            self._send_v1_command(messages.encode_words(words))
+            return
+        body = Body(words)
+        large = body.size > PIECE_SIZE
+        self._machine.say(Said.FIRST_PIECE if large else Said.COMMAND)
+        self._machine.keep_alive = keep_alive
+        self._send_piece(body, Continue.FIRST if large else Continue.WHOLE)
+        if large:
+            self._body = body
 
     def send_noop(self) -> None:
         """Ask for a sign of life; the event is a `NoopAnswer`, or `HighestVersion` of a server before protocol 3.
@@ -100,26 +98,33 @@ class ClientConnection(BaseConnection):
             LocalProtocolError: the state does not allow it.
         """
         self._machine.say(Said.QUIT)
-        self._body = b""
+        self._body = None
         if self.protocol != 1:
             self._send(tokens.DATA, self._wrap(messages.QUIT))
 
     def data_to_send(self) -> bytes:
         """See `BaseConnection.data_to_send`; the pieces of a large command are made as they are asked for."""
         for _ in range(PIECES_AT_ONCE):
-            if self.state is not State.PIECES:
+            body = self._body
+            if body is None:
                 break
-            last = self._position + PIECE_SIZE >= len(self._body)
+            last = body.size <= PIECE_SIZE
             self._machine.say(Said.LAST_PIECE if last else Said.MIDDLE_PIECE)
-            self._send_piece(Continue.LAST if last else Continue.MIDDLE)
+            self._send_piece(body, Continue.LAST if last else Continue.MIDDLE)
+            if last:
+                self._body = None
         return super().data_to_send()
 
     def close(self) -> None:
         """See `BaseConnection.close`; what is left of a large command is forgotten."""
         super().close()
-        self._body = b""
+        self._body = None
+        self._v1_body = b""
         self._held = None
         self._start_due = False
+
+    def _send_piece(self, body: Body, place: Continue) -> None:
+        self._send(tokens.DATA, self._wrap(Piece(self._machine.keep_alive, place, body.take(PIECE_SIZE)).encode()))
 
     # What the server says
 
@@ -149,9 +154,7 @@ class ClientConnection(BaseConnection):
             if self.state is State.NEGOTIATING:
                 return self._negotiate(token)
             if self.state in (State.START, State.IDLE):
-                raise RemctlProtocolError(
-                    "the server sent something nobody asked for, as it does when it ends idle sessions"
-                )
+                raise RemctlProtocolError(UNASKED)
             return self._answer(token) if self.protocol != 1 else self._v1_answer(token)
         except RemctlError as error:
             if self.state is State.NEGOTIATING and not self.protocol and error.hint is None:
@@ -167,9 +170,7 @@ class ClientConnection(BaseConnection):
                 hint="the server's log says why",
             )
         if self.state is not State.IDLE:
-            raise RemctlConnectionError(
-                f"the connection was lost before the end of the answer: {os.strerror(self._ended)}", errno=self._ended
-            )
+            raise RemctlConnectionError(f"{LOST}: {os.strerror(self._ended)}", errno=self._ended)
         self.close()
         return Closed()
 
@@ -194,7 +195,7 @@ class ClientConnection(BaseConnection):
         if isinstance(message, Output):
             self._machine.hear(_SAID[message.type])
             if self.state is State.CLOSED:
-                self._body = b""
+                self._body = None
         elif isinstance(message, NoopAnswer):
             self._machine.hear(Said.NOOP_ANSWER)
             self.protocol = 3
@@ -208,7 +209,7 @@ class ClientConnection(BaseConnection):
         if len(body) > MAX_V1_COMMAND_SIZE:
             raise ValueError(f"command has {len(body)} bytes, and protocol 1 takes {MAX_V1_COMMAND_SIZE}")
         self._machine.say(Said.COMMAND)
-        self._body = body
+        self._v1_body = body
         self._send(tokens.V1_COMMAND, self._wrap(body))
 
     def _v1_answer(self, token: Token) -> Event | Literal[Pause.NEED_DATA]:
@@ -216,7 +217,7 @@ class ClientConnection(BaseConnection):
             # Before the result is unwrapped: GSS-API takes the two in the order in which they were made.
             if token.flags != tokens.V1_MIC or len(token.payload) > MAX_MIC_SIZE:
                 raise RemctlProtocolError(f"unexpected token with the flags 0x{token.flags:02x}")
-            self.context.verify(self._body, token.payload)
+            self.context.verify(self._v1_body, token.payload)
             self._machine.hear(Said.MIC)
             return self.next_event()
         if token.flags != tokens.V1_RESULT:
@@ -229,10 +230,3 @@ class ClientConnection(BaseConnection):
             return end
         self._held = end
         return Output(OutputType.OUTPUT, data, Stream.STDOUT)
-
-    def _send_piece(self, place: Continue) -> None:
-        body = self._body[self._position : self._position + PIECE_SIZE]
-        self._position += len(body)
-        self._send(tokens.DATA, self._wrap(Piece(self._machine.keep_alive, place, body).encode()))
-        if place is Continue.LAST:
-            self._body = b""

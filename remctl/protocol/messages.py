@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -84,10 +85,38 @@ class WrongVersion(Exception):
 
 def encode_words(words: Sequence[bytes]) -> bytes:
     """Return the body of a command: the number of words, and each with its length before it."""
-    return b"".join([_NUMBER.pack(len(words)), *(part for word in words for part in (_NUMBER.pack(len(word)), word))])
+    return b"".join(_parts(words))
 
 
-def decode_words(body: bytes, max_words: int) -> tuple[bytes, ...]:
+class Body:
+    """The body of a command, cut off piece by piece, so that a large one is not there twice."""
+
+    def __init__(self, words: Sequence[bytes]) -> None:
+        parts = _parts(words)
+        self._parts = deque(memoryview(part) for part in parts)
+        self.size = sum(map(len, parts))
+
+    def take(self, size: int) -> bytes:
+        """Return the next bytes, so many or what is left."""
+        taken = []
+        while size and self._parts:
+            part = self._parts[0]
+            taken.append(part[:size])
+            if len(part) > size:
+                self._parts[0] = part[size:]
+            else:
+                self._parts.popleft()
+            size -= len(taken[-1])
+        piece = b"".join(taken)
+        self.size -= len(piece)
+        return piece
+
+
+def _parts(words: Sequence[bytes]) -> list[bytes]:
+    return [_NUMBER.pack(len(words)), *(part for word in words for part in (_NUMBER.pack(len(word)), word))]
+
+
+def decode_words(body: bytes | memoryview, max_words: int) -> tuple[bytes, ...]:
     """Return the words of a command's body.
 
     Raises:
@@ -110,7 +139,7 @@ def decode_words(body: bytes, max_words: int) -> tuple[bytes, ...]:
         position = begin + length
         if position > len(body):
             raise Refused(ErrorCode.BAD_COMMAND, "Invalid command format: an argument is cut off")
-        words.append(body[begin:position])
+        words.append(bytes(body[begin:position]))
     if position != len(body):
         raise Refused(ErrorCode.BAD_COMMAND, "Invalid command format: something follows the arguments")
     return tuple(words)

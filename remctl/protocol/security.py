@@ -17,7 +17,10 @@ class SecurityContext(Protocol):
 
     @property
     def complete(self) -> bool:
-        """Whether both sides have authenticated."""
+        """Whether both sides have authenticated.
+
+        Raises the error of a step that failed and had a token to tell the other side so.
+        """
 
     @property
     def lacking(self) -> tuple[str, ...]:

@@ -188,16 +188,12 @@ class ServerConnection(BaseConnection):
             )
         if self.state is not State.ANSWER:
             return None
-        body = self._body()
-        return CommandReceived(messages.decode_words(body, self._max_words), piece.keep_alive)
-
-    def _body(self) -> bytes:
-        body = bytes(self._pieces)
-        self._forget()
-        return body
+        body, self._pieces = self._pieces, bytearray()
+        self.receiving = 0
+        return CommandReceived(messages.decode_words(memoryview(body), self._max_words), piece.keep_alive)
 
     def _forget(self) -> None:
-        self._pieces.clear()
+        self._pieces = bytearray()
         self.receiving = 0
 
     # What the program answers
@@ -253,6 +249,11 @@ class ServerConnection(BaseConnection):
         self._check_owed()
         self._say_error(code, text)
 
+    def refuse(self, code: ErrorCode, text: str) -> None:
+        """Send an error instead of taking what the client says; the rest of a command in pieces is then discarded."""
+        self._forget()
+        self._say_error(code, text)
+
     def close(self) -> None:
         """See `BaseConnection.close`; the pieces of a command that is not complete are forgotten."""
         super().close()
@@ -266,13 +267,9 @@ class ServerConnection(BaseConnection):
         if self.protocol == 1:
             self._v1_result(V1_REFUSED, f"{text}\n".encode("utf-8", "backslashreplace")[:MAX_V1_OUTPUT_SIZE])
         else:
+            message = messages.encode_error(code, text)
             self._machine.say(Said.ERROR)
-            self._send_message(messages.encode_error(code, text))
-
-    def refuse(self, code: ErrorCode, text: str) -> None:
-        """Send an error instead of taking what the client says; the rest of a command in pieces is then discarded."""
-        self._forget()
-        self._say_error(code, text)
+            self._send_message(message)
 
     def _complain(self) -> None:
         """Say a last word about a bad token, to a client that can understand it."""

@@ -223,7 +223,7 @@ class TestAnswer:
             (ErrorCode.ACCESS, ErrorCode.ACCESS),
             (ErrorCode.NO_HELP, ErrorCode.NO_HELP),
             (4711, 4711),
-            (0xFFFF_FFFF, -1),  # which libremctl hands on as an int
+            (0xFFFF_FFFF, 0xFFFF_FFFF),
             (None, ErrorCode.INTERNAL),
         ],
     )

@@ -174,20 +174,23 @@ class TestSizes:
 
     def test_the_words_of_all_clients_together_are_limited(self, box: Sandbox) -> None:
         gate = Gate()
-        words = (b"test", bytes(60_000))
+        body = encode_words(b"test", bytes(70_000))
+        large = encode_piece(body[:60_000], BEGIN), encode_piece(body[60_000:], END)
         with (
-            ServerThread(box, gate, max_total_size=100_000) as server,
+            ServerThread(box, gate, max_total_size=130_000) as server,
             RawClient(server.port) as first,
             RawClient(server.port) as second,
         ):
-            first.command(*words)
+            first.say(*large)
             assert gate.begun.wait(PATIENCE)
             refusal = error(ErrorCode.TOOMUCH_DATA, "Too much data: the server is busy with too much at once")
-            assert second.run(*words) == [refusal]
-            second.command(b"test", bytes(30_000))
+            second.say(*large)
+            assert second.answer() == [refusal]
+            second.command(b"test", bytes(60_000))  # for what fits a message there is always room
             gate.open(server)
             assert first.answer() == second.answer() == [status(Gate.STATUS)]
-            assert second.run(*words) == [status(Gate.STATUS)]
+            second.say(*large)
+            assert second.answer() == [status(Gate.STATUS)]
 
     def test_the_pieces_of_all_clients_together_are_limited(self, box: Sandbox) -> None:
         with ServerThread(box, max_total_size=100_000) as server:

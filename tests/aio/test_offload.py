@@ -1,0 +1,176 @@
+"""Calls that may block, on threads that can be left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+
+import pytest
+
+import remctl
+from aio.running import asynchronous, until
+from remctl.aio import Remctl, _offload
+from remctl.aio._offload import Threads
+from remctl.testing import Sandbox
+
+ServerArguments = tuple[str, int, str]
+
+PROMPT = 0.7
+"""Seconds by which a call may outlive its time limit, when many do."""
+
+
+class TestThreads:
+    @asynchronous
+    async def test_returns_and_raises_what_the_call_does(self, threads: Threads) -> None:
+        assert await threads.run(divmod, 7, 2) == (3, 1)
+        with pytest.raises(ZeroDivisionError):
+            await threads.run(divmod, 7, 0)
+
+    @asynchronous
+    async def test_does_not_block_the_loop(self, threads: Threads) -> None:
+        gate = threading.Event()
+        call = asyncio.ensure_future(threads.run(gate.wait, 20))
+        await asyncio.sleep(0)
+        assert not call.done()
+        gate.set()
+        assert await call
+
+    @asynchronous
+    async def test_uses_a_thread_again(self, threads: Threads) -> None:
+        names = {await threads.run(threading.get_ident) for _ in range(20)}
+        assert len(names) <= 2  # the one before may not be back yet
+
+    @asynchronous
+    async def test_has_so_many_threads_and_the_others_wait_in_order(self, threads: Threads) -> None:
+        gate = threading.Event()
+        order: list[int] = []
+        held = [asyncio.ensure_future(threads.run(gate.wait, 20)) for _ in range(threads._limit)]
+        waiting = [asyncio.ensure_future(threads.run(order.append, number)) for number in range(10)]
+        await asyncio.sleep(0.05)
+        assert threads._count == threads._limit
+        assert order == []
+        gate.set()
+        await asyncio.gather(*held, *waiting)
+        assert sorted(order) == list(range(10))
+        assert threads._count == threads._limit
+
+    @asynchronous
+    async def test_a_call_that_is_cancelled_before_its_turn_is_not_made(self, threads: Threads) -> None:
+        gate = threading.Event()
+        made: list[int] = []
+        held = [asyncio.ensure_future(threads.run(gate.wait, 20)) for _ in range(threads._limit)]
+        await asyncio.sleep(0)
+        waiting = asyncio.ensure_future(threads.run(made.append, 1))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        gate.set()
+        await asyncio.gather(*held)
+        await threads.run(made.append, 2)
+        assert made == [2]
+
+    @asynchronous
+    async def test_a_call_that_is_cancelled_in_the_middle_is_left_to_its_end(self, threads: Threads) -> None:
+        gate, ended = threading.Event(), threading.Event()
+
+        def call() -> None:
+            gate.wait(20)
+            ended.set()
+            raise ZeroDivisionError
+
+        waiting = asyncio.ensure_future(threads.run(call))
+        await until(lambda: threads._count)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        gate.set()
+        await until(ended.is_set)
+
+    def test_a_call_that_outlives_its_loop_harms_nobody(self, threads: Threads) -> None:
+        gate = threading.Event()
+
+        async def leave() -> None:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await threads.run(gate.wait, 20)
+
+        asyncio.run(leave())
+        gate.set()
+        assert asyncio.run(threads.run(divmod, 7, 2)) == (3, 1)
+
+    @asynchronous
+    async def test_threads_without_work_end(self, threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_offload, "IDLE", 0.05)
+        await asyncio.gather(*(threads.run(divmod, number, 2) for number in range(5)))
+        await until(lambda: threads._count == 0)
+        assert await threads.run(divmod, 7, 2) == (3, 1)
+
+    @asynchronous
+    async def test_a_forked_child_has_threads_of_its_own(self, threads: Threads) -> None:
+        await threads.run(divmod, 7, 2)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os._exit(asyncio.run(threads.run(divmod, 7, 2))[0])
+            finally:
+                os._exit(99)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+
+    @asynchronous
+    async def test_without_a_thread_to_be_had_is_an_error_of_this_package(
+        self, threads: Threads, monkeypatch: pytest.MonkeyPatch, server: ServerArguments
+    ) -> None:
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        session = Remctl(timeout=20)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(remctl.RemctlError, match="thread"):
+                await session.open(*server)
+            assert not session.opened
+        assert threads._count == 0
+        await session.open(*server)
+        assert (await session.run(["example", "hello"])).status == 0
+        await session.close()
+
+
+class TestSilentKdc:
+    @asynchronous
+    async def test_ends_with_the_time_limit_and_blocks_nobody(
+        self, server: ServerArguments, silent_kdc: object, fresh_cache: str
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        opening = asyncio.ensure_future(remctl.aio.remctl(*server, ["x"], ccache=fresh_cache, timeout=0.5))
+        pauses = []
+        while not opening.done():
+            before = loop.time()
+            await asyncio.sleep(0.01)
+            pauses.append(loop.time() - before)
+        assert isinstance(opening.exception(), remctl.RemctlTimeoutError)
+        assert "opening the connection" in str(opening.exception())
+        assert loop.time() - begin < 0.5 + PROMPT
+        assert max(pauses) < 0.3
+
+    @asynchronous
+    async def test_keeps_others_up_no_longer_than_their_time_limits(
+        self, server: ServerArguments, silent_kdc: object, threads: Threads, fresh_cache: str
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        calls = (remctl.aio.remctl(*server, ["x"], ccache=fresh_cache, timeout=0.5) for _ in range(threads._limit + 8))
+        others = (remctl.aio.remctl(*server, ["example", "hello"], timeout=0.5) for _ in range(3))
+        outcomes = await asyncio.gather(*calls, *others, return_exceptions=True)
+        assert loop.time() - begin < 0.5 + PROMPT
+        stuck = outcomes[: threads._limit + 8]
+        assert {type(outcome) for outcome in stuck} == {remctl.RemctlTimeoutError}
+        assert threads._count == threads._limit
+
+
+@pytest.fixture
+def fresh_cache(box: Sandbox) -> str:
+    """Give a cache that has no ticket for the server yet, so that the KDC is asked."""
+    name = f"fresh{os.urandom(4).hex()}"
+    return box.kinit(box.add_principal(name))
