@@ -37,6 +37,8 @@ COALESCE: Final = MAX_OUTPUT_SIZE
 ANONYMOUS: Final = "WELLKNOWN/ANONYMOUS@"
 """How the principal of those begins whose realm lets everybody in without a name (RFC 8062)."""
 
+NO_ROOM: Final = "Too much data: the server has no room for it at the moment"
+
 FAREWELL: Final = 5
 """Seconds that a client has to take the last of what it is sent, before the connection is cut."""
 
@@ -244,7 +246,7 @@ class Served:
                 self.channel.flush()
             if event is NEED_DATA:
                 if not self._hold(self._core.receiving):
-                    self._core.refuse(ErrorCode.TOOMUCH_DATA, "Too much data: the server is receiving too much at once")
+                    self._core.refuse(ErrorCode.TOOMUCH_DATA, NO_ROOM)
                     continue
                 async with asyncio.timeout(idle):
                     await self.channel.drained()
@@ -274,7 +276,7 @@ class Served:
         logger.info("command '%s' of %s from %s", label(words), self.principal, self._address)
         size = sum(map(len, words))
         if not self._hold(size if size > MAX_MESSAGE_SIZE else 0):  # for what fits a message there is always room
-            self._core.send_error(ErrorCode.TOOMUCH_DATA, "Too much data: the server is busy with too much at once")
+            self._core.send_error(ErrorCode.TOOMUCH_DATA, NO_ROOM)
             return
         self._running = True
         try:

@@ -183,7 +183,7 @@ class TestSizes:
         ):
             first.say(*large)
             assert gate.begun.wait(PATIENCE)
-            refusal = error(ErrorCode.TOOMUCH_DATA, "Too much data: the server is busy with too much at once")
+            refusal = error(ErrorCode.TOOMUCH_DATA, "Too much data: the server has no room for it at the moment")
             second.say(*large)
             assert second.answer() == [refusal]
             second.command(b"test", bytes(60_000))  # for what fits a message there is always room
@@ -200,7 +200,7 @@ class TestSizes:
             server.until(lambda server: not server.reserve(50_000) or bool(server.reserve(-50_000)))
             second.say(encode_piece(bytes(60_000), BEGIN))
             assert second.hear() == error(
-                ErrorCode.TOOMUCH_DATA, "Too much data: the server is receiving too much at once"
+                ErrorCode.TOOMUCH_DATA, "Too much data: the server has no room for it at the moment"
             )
             second.say(encode_piece(bytes(60_000), MIDDLE), encode_piece(b"", END))
             assert second.run(b"example", b"hello") == HELLO
