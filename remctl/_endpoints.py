@@ -61,6 +61,18 @@ def family_of(source_ip: str | None) -> int:
     return socket.AF_INET6 if ":" in source_ip else socket.AF_INET
 
 
+def address_of(host: str, family: int) -> list[tuple[int, str]]:
+    """Return the one address of a host that is written as an address, and nothing for a name."""
+    for kind in (socket.AF_INET, socket.AF_INET6):
+        if family in (kind, socket.AF_UNSPEC):
+            try:
+                socket.inet_pton(kind, host)
+            except (OSError, UnicodeError):
+                continue
+            return [(kind, host)]
+    return []
+
+
 def encode_host(host: str) -> bytes:
     """Return a host's name as the name service takes it.
 

@@ -6,7 +6,16 @@ import asyncio
 import errno
 import socket
 
-from remctl._endpoints import Endpoint, encode_host, endpoints, family_of, number_of, unknown_host, unreachable
+from remctl._endpoints import (
+    Endpoint,
+    address_of,
+    encode_host,
+    endpoints,
+    family_of,
+    number_of,
+    unknown_host,
+    unreachable,
+)
 from remctl.aio._deadline import Deadline
 from remctl.aio._offload import network
 from remctl.aio._turns import turn
@@ -42,9 +51,10 @@ async def connect(host: str, port: int, source_ip: str | None, deadline: Deadlin
 
 
 async def _resolve(host: str, family: int) -> list[tuple[int, str]]:
-    name = encode_host(host)
+    if address := address_of(host, family):
+        return address
     try:
-        found = await network.run(socket.getaddrinfo, name, None, family, socket.SOCK_STREAM)
+        found = await network.run(socket.getaddrinfo, encode_host(host), None, family, socket.SOCK_STREAM)
     except socket.gaierror as error:
         raise unknown_host(error.strerror or str(error)) from None
     except OSError as error:

@@ -10,13 +10,18 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeVar
+from weakref import WeakSet
 
 from remctl.exceptions import RemctlError
 
 T = TypeVar("T")
+
+WAITING: Final = 0.03
+"""Seconds after which a call is taken to wait for something, rather than to compute."""
 
 IDLE: Final = 10
 """Seconds after which a thread without work ends."""
@@ -25,12 +30,17 @@ IDLE: Final = 10
 class Threads:
     """Daemon threads that take calls in order; started when they are needed, ended when they are not.
 
+    Threads that compute hold each other up, and the event loop with them, since one at a time runs Python; threads that
+    wait for the network do not.  A call that has not returned after `WAITING` seconds counts as one that waits.
+
     Args:
         limit: calls at the same time; the others wait for their turn, within the time limits of those who made them.
+        computing: how many of them may compute.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, computing: int = 4) -> None:
         self._limit = limit
+        self._computing = computing
         self._forget()
         os.register_at_fork(after_in_child=self._forget)
 
@@ -62,30 +72,50 @@ class Threads:
                 loop.call_soon_threadsafe(deliver, result, error)
             del result, error  # an error refers to this frame
 
-        self._put(job)
+        self._put(job, loop)
         return await future
 
     def _forget(self) -> None:
         """Begin anew; in a forked child, which has none of its parent's threads."""
         self._changed = threading.Condition()
         self._jobs: deque[Callable[[], None]] = deque()
-        self._idle = 0
         self._count = 0
+        self._begun: dict[int, float] = {}  # when, by thread
+        self._watching: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
-    def _put(self, job: Callable[[], None]) -> None:
+    def _put(self, job: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
         with self._changed:
             self._jobs.append(job)
-            if self._idle >= len(self._jobs):
-                self._changed.notify()
-            elif self._count < self._limit:
-                try:
-                    threading.Thread(target=self._work, name="remctl", daemon=True).start()
-                except RuntimeError as error:
-                    if not self._count:  # else one of the others will come to it
-                        self._jobs.remove(job)
-                        raise RemctlError(f"no thread could be started: {error}") from None
-                else:
-                    self._count += 1
+            self._changed.notify()
+            try:
+                self._grow()
+            except RuntimeError as error:
+                if not self._count:  # else one of the others will come to it
+                    self._jobs.remove(job)
+                    raise RemctlError(f"no thread could be started: {error}") from None
+            if loop not in self._watching:
+                self._watching.add(loop)
+                loop.call_later(WAITING, self._watch, loop)
+
+    def _grow(self) -> None:
+        """Start threads for the calls that wait for their turn, if so many may compute."""
+        now = time.monotonic()
+        computing = sum(now - begun < WAITING for begun in self._begun.values())
+        free = self._count - len(self._begun)
+        while free < len(self._jobs) and self._count < self._limit and computing + free < self._computing:
+            threading.Thread(target=self._work, name="remctl", daemon=True).start()
+            self._count += 1
+            free += 1
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """As long as calls wait for their turn, see whether those before them only wait, too."""
+        with self._changed:
+            if not self._jobs:
+                self._watching.discard(loop)
+                return
+            with contextlib.suppress(RuntimeError):  # no thread could be started; those that are there will do
+                self._grow()
+        loop.call_later(WAITING, self._watch, loop)
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
@@ -93,11 +123,12 @@ class Threads:
             del job  # and what it refers to, while the thread waits
 
     def _next(self) -> Callable[[], None] | None:
+        me = threading.get_ident()
         with self._changed:
-            self._idle += 1
+            self._begun.pop(me, None)
             self._changed.wait_for(lambda: self._jobs, IDLE)
-            self._idle -= 1
             if self._jobs:
+                self._begun[me] = time.monotonic()
                 return self._jobs.popleft()
             self._count -= 1
             return None
@@ -107,4 +138,4 @@ network: Final = Threads(32)
 """For calls that may wait for a KDC or a name service."""
 
 local: Final = Threads(4)
-"""For calls that compute, and read or write files; few, since those who compute hold each other up."""
+"""For calls that read or write files, and must not wait behind those."""

@@ -11,7 +11,7 @@ from collections import deque
 from typing import Final
 from weakref import WeakKeyDictionary
 
-AT_ONCE: Final = 16
+AT_ONCE: Final = 8
 """Connections that get on with their handshakes in one round of the loop: a few milliseconds' work."""
 
 
