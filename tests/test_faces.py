@@ -196,8 +196,9 @@ class TestCommandAndOutput:
         session.command(["example", "echo", "one"])
         with pytest.raises(remctl.RemctlError, match=r"command\(\) while the previous command has output left"):
             session.command(["example", "echo", "two"])
-        with pytest.raises(remctl.RemctlError, match=r"run\(\) while the previous command has output left"):
+        with pytest.raises(remctl.RemctlError, match=r"run\(\) while the previous command has output left") as caught:
             session.run(["example", "echo", "two"])
+        assert (caught.value.sent, caught.value.command) == (False, None)  # the one under way is another
         with pytest.raises(remctl.RemctlError, match=r"noop\(\) while the previous command has output left"):
             session.noop()
         assert [token.output for token in answer(session)] == [b"one\n", None]

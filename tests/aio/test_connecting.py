@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -161,3 +162,23 @@ class TestWaiting:
         await session.open(*server)
         assert (await session.run(["example", "hello"])).status == 0
         await session.close()
+
+
+@asynchronous
+async def test_asks_no_name_service_for_an_address(server: ServerArguments, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", None)
+    async with Remctl("127.0.0.1", *server[1:]) as session:
+        assert (await session.run(["example", "hello"])).status == 0
+
+
+@asynchronous
+async def test_a_name_service_that_cannot_be_asked_is_an_error_of_this_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lookup(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    with pytest.raises(
+        remctl.RemctlConnectionError, match="the name service cannot be asked: Too many open files"
+    ) as caught:
+        await Remctl().open("localhost", 4373)
+    assert caught.value.errno == errno.EMFILE

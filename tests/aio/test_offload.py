@@ -47,13 +47,26 @@ class TestThreads:
         order: list[int] = []
         held = [asyncio.ensure_future(threads.run(gate.wait, 20)) for _ in range(threads._limit)]
         waiting = [asyncio.ensure_future(threads.run(order.append, number)) for number in range(10)]
-        await asyncio.sleep(0.05)
-        assert threads._count == threads._limit
+        await until(lambda: threads._count == threads._limit)
         assert order == []
         gate.set()
         await asyncio.gather(*held, *waiting)
         assert sorted(order) == list(range(10))
         assert threads._count == threads._limit
+
+    @asynchronous
+    async def test_lets_few_compute_and_more_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_offload, "WAITING", 3600)
+        threads, gate = Threads(6, computing=2), threading.Event()
+        calls = [asyncio.ensure_future(threads.run(gate.wait, 20)) for _ in range(6)]
+        await until(lambda: len(threads._begun) == 2)
+        threads._watch(asyncio.get_running_loop())
+        assert threads._count == 2  # as long as those two may be computing
+        monkeypatch.setattr(_offload, "WAITING", 0)
+        threads._watch(asyncio.get_running_loop())
+        await until(lambda: len(threads._begun) == 6)
+        gate.set()
+        assert await asyncio.gather(*calls) == [True] * 6
 
     @asynchronous
     async def test_a_call_that_is_cancelled_before_its_turn_is_not_made(self, threads: Threads) -> None:

@@ -14,7 +14,7 @@ from serving import PATIENCE, Gate, ServerThread
 
 import remctl
 from remctl import ErrorCode, Output, OutputType, Remctl, RemctlCommandError, Stream
-from remctl.aio import Request
+from remctl.aio import Request, _served
 from remctl.testing import Sandbox, Server
 
 INTERNAL = Output(OutputType.ERROR, b"Internal failure", error=ErrorCode.INTERNAL)
@@ -152,6 +152,24 @@ class TestSend:
                 server.call(requests[0].send(b"late"))
             assert session.run(["test"]) == (b"", b"", 0)
 
+    def test_that_a_handler_left_behind_does_not_reach_the_next_answer(self, box: Sandbox) -> None:
+        left: list[asyncio.Task[None]] = []
+
+        async def handler(request: Request) -> int:
+            if request.command[1] == b"leave":
+                left.append(asyncio.ensure_future(request.send(b"late" * 5_000_000)))
+                await asyncio.sleep(0)
+            return 0
+
+        async def outcome() -> BaseException | None:
+            await asyncio.wait(left)
+            return left[0].exception()
+
+        with ServerThread(box, handler) as server, Remctl("localhost", server.port, box.principal) as session:
+            assert tokens_of(session, "test", "leave")[-1].status == 0
+            assert tokens_of(session, "test", "next") == [Output(OutputType.STATUS, status=0)]
+            assert str(server.call(outcome())) == "the command has been answered already"
+
 
 class TestAnswer:
     @pytest.mark.parametrize(("returned", "expected"), [(None, 0), (0, 0), (1, 1), (128, 128), (255, 255)])
@@ -244,6 +262,13 @@ class TestAnswer:
         assert answer_of(box, handler) == [INTERNAL]
         assert "the handler failed at the command 'test word'" in caplog.text
 
+    def test_with_a_refusal_without_words_is_a_failure(self, box: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+        async def handler(request: Request) -> int:
+            raise RemctlCommandError(KeyError("x"))  # type: ignore[arg-type]
+
+        assert answer_of(box, handler) == [INTERNAL]
+        assert "the handler failed" in caplog.text
+
 
 class TestAccessControl:
     async def hello(self, request: Request) -> int:
@@ -304,6 +329,18 @@ class TestAccessControl:
             raise AssertionError("it was called")
 
         assert tuple(answer_of(box, handler, acl=[])) == self.REFUSED
+
+    def test_keeps_out_those_who_have_no_name(self, box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_served, "ANONYMOUS", "user@")  # whose tickets a KDC gives out is not ours to test
+
+        def call(**options: Any) -> int | None:
+            with ServerThread(box, **options) as server:
+                return remctl.remctl("localhost", server.port, box.principal, ["example", "hello"]).status
+
+        with pytest.raises(RemctlCommandError, match="Access denied") as caught:
+            call()
+        assert caught.value.code is ErrorCode.ACCESS
+        assert call(acl=["user@SANDBOX.TEST"]) == 0
 
 
 class TestSession:

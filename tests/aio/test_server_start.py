@@ -234,6 +234,56 @@ class TestAddress:
         asyncio.run(scenario())
 
 
+class TestName:
+    """Names with several addresses, of which this machine may not have all."""
+
+    def listen(self, box: Sandbox, monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
+        """Serve on a name with these addresses, and return those that are listened on."""
+        found = [
+            (socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0))
+            for address in addresses
+        ]
+
+        async def scenario() -> list[str]:
+            with monkeypatch.context() as patched:
+                patched.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+                server = serve(example, "many.invalid", 0, keytab=box.keytab)
+                await server.start()
+            try:
+                return [address for address, _ in server.addresses]
+            finally:
+                await server.stop(0)
+
+        return asyncio.run(scenario())
+
+    def test_that_is_there_twice_is_listened_on_once(self, box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.listen(box, monkeypatch, "127.0.0.1", "127.0.0.1") == ["127.0.0.1"]
+
+    def test_that_this_machine_does_not_have_is_passed_over(
+        self, box: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.listen(box, monkeypatch, "198.51.100.1", "127.0.0.1") == ["127.0.0.1"]
+
+    def test_none_of_which_is_there_is_an_error(self, box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(OSError, match="assign requested address"):
+            self.listen(box, monkeypatch, "198.51.100.1", "198.51.100.2")
+
+    def test_none_asks_for_every_address(self, box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[object] = []
+
+        def lookup(host: object, *_: object) -> list[Any]:
+            asked.append(host)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.3", 0))]
+
+        async def scenario() -> None:
+            async with serve(example, None, 0, keytab=box.keytab) as server:
+                assert server.addresses[0][0] == "127.0.0.3"
+
+        monkeypatch.setattr(socket, "getaddrinfo", lookup)
+        asyncio.run(scenario())
+        assert asked == [None]
+
+
 class TestGivenSocket:
     def test_is_served_and_closed(self, box: Sandbox) -> None:
         given = occupied("127.0.0.1")

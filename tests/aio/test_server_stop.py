@@ -351,3 +351,21 @@ class TestSlowClients:
             begin = time.monotonic()
             server.stop(0)
             assert time.monotonic() - begin < 15
+
+
+class TestFromAHandler:
+    def test_lets_the_handler_end(self, box: Sandbox) -> None:
+        servers: list[ServerThread] = []
+
+        async def last_orders(request: Request) -> int:
+            await servers[0].server.stop()
+            await request.send(b"closed\n")
+            return 3
+
+        with ServerThread(box, last_orders, stop_timeout=None) as server:
+            servers.append(server)
+            result = remctl.remctl("localhost", server.port, box.principal, ["stop"], timeout=PATIENCE)
+            assert (result.stdout, result.status) == (b"closed\n", 3)
+            server.until(lambda server: server.connections == 0)
+            with pytest.raises(remctl.RemctlConnectionError):
+                remctl.remctl("localhost", servers[0].port or 1, box.principal, ["stop"], timeout=PATIENCE)
