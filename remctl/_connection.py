@@ -43,7 +43,10 @@ class Connection(ConnectionBase):
         """Connect and authenticate.  Any failure closes the connection."""
         self._take(waiter)
         try:
-            self._wire.open(waiter)
+            try:
+                self._wire.open(waiter)
+            finally:
+                self.port, self.protocol = self._wire.port, self._wire.protocol
         except BaseException as error:
             self._fail(error, OPENING, waiter)
         finally:
@@ -73,6 +76,7 @@ class Connection(ConnectionBase):
                     raise  # an interrupted wait has lost nothing
                 self._fail(error, RECEIVING, waiter)
             if token.type is not OutputType.OUTPUT:
+                self.refused = self._wire.refused
                 self._answered(token)
             return token
         finally:
@@ -89,6 +93,7 @@ class Connection(ConnectionBase):
                 token = self._wire.collect(waiter, out, err)
             except BaseException as error:
                 self._fail(error, RECEIVING, waiter)
+            self.refused = self._wire.refused
             self._answered(token)
         except RemctlError as error:
             error.stdout, error.stderr = b"".join(out), b"".join(err)
@@ -106,6 +111,7 @@ class Connection(ConnectionBase):
                 self._wire.noop(waiter)
             except BaseException as error:
                 self._fail(error, PINGING, waiter)
+            self.protocol = self._wire.protocol
         finally:
             self._drop()
 
@@ -125,21 +131,6 @@ class Connection(ConnectionBase):
             self._end(reason)
         finally:
             self._drop()
-
-    @property
-    def refused(self) -> bool:  # type: ignore[override]  # read from below
-        """See `ConnectionBase`."""
-        return self._wire.refused
-
-    @property
-    def port(self) -> int:  # type: ignore[override]  # read from below
-        """See `ConnectionBase`."""
-        return self._wire.port
-
-    @property
-    def protocol(self) -> int:  # type: ignore[override]  # read from below
-        """See `ConnectionBase`."""
-        return self._wire.protocol
 
     def fileno(self) -> int:
         """Return the socket's descriptor; -1 when closed."""

@@ -90,6 +90,9 @@ class ConnectionBase:
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self.port = target.port
+        self.protocol = 0
+        self.refused = False
         self.pending = False
         self.closing = False
         self._command: Command | None = None

@@ -84,8 +84,11 @@ class Handle(Settings[Connection]):
 
     def run(self, command: Command, waiter: Waiter) -> Result:
         """Send a command and collect its answer; interrupted in between, the session is closed."""
-        with self.remembered():
+        try:  # as `remembered` does, whose calls would show in the speed of commands
             return self.opened().run(command, waiter)
+        except RemctlError as error:
+            self.error = str(error)
+            raise
 
     def close(self, reason: str) -> None:
         """Close the connection, if there is one."""

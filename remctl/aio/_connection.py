@@ -55,8 +55,6 @@ class Connection(ConnectionBase):
 
     def __init__(self, target: Target, credentials: Credentials, sock: socket.socket | None = None) -> None:
         super().__init__(target)
-        self.port = target.port
-        self.protocol = 0
         self._credentials = credentials
         self._given = sock
         self._core: ClientConnection
