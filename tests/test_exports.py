@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import importlib
 import importlib.metadata
@@ -11,10 +12,13 @@ import re
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 import remctl
+import remctl.aio
+import remctl.protocol
 
 DESIGNED = {
     "Remctl",
@@ -56,7 +60,22 @@ LOW_LEVEL = {
     "remctl_set_timeout",
 }
 
-MODULES = ["remctl", "remctl.exceptions", "remctl.session", "remctl.testing", "remctl.types", "remctl._remctl"]
+MODULES = [
+    "remctl",
+    "remctl.aio",
+    "remctl.aio.client",
+    "remctl.aio.server",
+    "remctl.exceptions",
+    "remctl.protocol",
+    "remctl.security",
+    "remctl.session",
+    "remctl.testing",
+    "remctl.types",
+    "remctl._remctl",
+]
+
+PURE = {"asyncio", "gssapi", "select", "selectors", "socket", "threading", "time"}
+"""What the protocol core has no part in."""
 
 
 def run(code: str) -> str:
@@ -84,6 +103,33 @@ def test_every_designed_name_is_there() -> None:
 
 def test_a_session_has_every_designed_method() -> None:
     assert {name for name in SESSION if callable(getattr(remctl.Remctl, name, None))} == SESSION
+
+
+def test_the_two_sessions_have_the_same_methods_with_the_same_arguments() -> None:
+    blocking, asynchronous = (
+        {
+            name: list(inspect.signature(value).parameters)
+            for name, value in inspect.getmembers(cls, inspect.isfunction)
+            if not name.startswith("_")
+        }
+        for cls in (remctl.Remctl, remctl.aio.Remctl)
+    )
+    del blocking["fileno"]  # which is what the event loop is for
+    assert asynchronous.pop("open") == [*blocking.pop("open"), "sock"]
+    assert asynchronous == blocking
+    one, other = (list(inspect.signature(call).parameters) for call in (remctl.remctl, remctl.aio.remctl))
+    assert other == [*one, "credentials", "sock"]
+
+
+@pytest.mark.parametrize("path", sorted(Path(remctl.protocol.__path__[0]).glob("*.py")), ids=lambda path: path.name)
+def test_the_protocol_core_has_no_socket_no_clock_and_no_gssapi(path: Path) -> None:
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add((node.module or "").partition(".")[0])
+    assert imported & PURE == set()
 
 
 def test_the_low_level_interface_has_every_function_of_the_stock_binding() -> None:
@@ -145,7 +191,10 @@ def test_the_version_is_a_plain_one() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", remctl.__version__)
 
 
-@pytest.mark.parametrize("stranger", ["asyncio", "gssapi", "k5test", "pytest", "remctl.testing"])
+@pytest.mark.parametrize(
+    "stranger",
+    ["asyncio", "gssapi", "k5test", "pytest", "remctl.aio", "remctl.protocol", "remctl.security", "remctl.testing"],
+)
 def test_importing_the_package_does_not_load(stranger: str) -> None:
     assert run(f"import remctl, sys; print({stranger!r} in sys.modules)") == "False\n"
 

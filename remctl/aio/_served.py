@@ -80,7 +80,7 @@ class Request:
         self.address = address
         self.expires = expires
 
-    async def send(self, data: bytes, stream: Stream = Stream.STDOUT) -> None:
+    async def send(self, data: bytes | bytearray | memoryview, stream: Stream = Stream.STDOUT) -> None:
         """Send output; waits while the client takes it more slowly than it comes.
 
         Args:
