@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -90,3 +91,21 @@ def interrupt() -> Iterator[Callable[[float], None]]:
     for timer in timers:
         timer.cancel()
         timer.join()
+
+
+@pytest.fixture
+def full() -> Iterator[int]:
+    """Give the port of a listener that takes no connection any more: its queue is full."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        held = []
+        for _ in range(4):
+            waiting = socket.socket()
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", port))
+            held.append(waiting)
+        yield port
+        for waiting in held:
+            waiting.close()

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,24 +21,6 @@ from remctl._libremctl import lib
 from remctl._waiting import Waiter
 from remctl.testing import Sandbox
 from remctl.testing.server import free_port
-
-
-@pytest.fixture
-def full() -> Iterator[int]:
-    """Give the port of a listener that takes no connection any more: its queue is full."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port = listener.getsockname()[1]
-        held = []
-        for _ in range(4):
-            waiting = socket.socket()
-            waiting.setblocking(False)
-            waiting.connect_ex(("127.0.0.1", port))
-            held.append(waiting)
-        yield port
-        for waiting in held:
-            waiting.close()
 
 
 def test_a_refused_connection_names_address_and_reason() -> None:

@@ -24,24 +24,6 @@ PROMPT = 0.5
 
 
 @pytest.fixture
-def full() -> Iterator[int]:
-    """Give the port of a listener that takes no connection any more: its queue is full."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port = listener.getsockname()[1]
-        held = []
-        for _ in range(4):
-            waiting = socket.socket()
-            waiting.setblocking(False)
-            waiting.connect_ex(("127.0.0.1", port))
-            held.append(waiting)
-        yield port
-        for waiting in held:
-            waiting.close()
-
-
-@pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Give a function that sets the addresses of the name "many.invalid"."""
 
