@@ -149,9 +149,10 @@ class Channel(asyncio.BufferedProtocol):
                 sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def close(self, *, farewell: bool) -> None:
-        """Close the connection, after what was written has left if there is a farewell to deliver."""
+        """Close the connection at once; a farewell is sent if the system takes it without waiting."""
         if farewell and not self.transport.get_write_buffer_size():
             self.flush()
+        if farewell and not self.transport.get_write_buffer_size():
             self.transport.close()
         else:
             self.abort()

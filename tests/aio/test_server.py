@@ -423,6 +423,20 @@ class TestLog:
         assert "command 'xxx" in caplog.text
         assert len(caplog.text) < 10_000
 
+    def test_has_what_should_not_happen_to_a_connection(
+        self, box: Sandbox, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def converse(self: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(_served.Served, "_converse", converse)
+        with ServerThread(box) as server:
+            with pytest.raises(remctl.RemctlConnectionError):
+                remctl.remctl("localhost", server.port, box.principal, ["example", "hello"], timeout=PATIENCE)
+            server.until(lambda server: server.connections == 0)
+        assert "the connection of user@SANDBOX.TEST failed" in caplog.text
+        assert "ZeroDivisionError" in caplog.text
+
 
 def test_handlers_may_be_any_callable_that_returns_an_awaitable(box: Sandbox) -> None:
     async def later() -> int:

@@ -192,6 +192,25 @@ class TestSizes:
             second.say(*large)
             assert second.answer() == [status(Gate.STATUS)]
 
+    def test_a_command_whose_pieces_come_all_at_once_is_limited_too(self, box: Sandbox) -> None:
+        gate = Gate()
+        body = encode_words(b"test", bytes(70_000))
+        large = encode_piece(body[:60_000], BEGIN), encode_piece(body[60_000:], END)
+        with (
+            ServerThread(box, gate, max_total_size=100_000) as server,
+            RawClient(server.port) as first,
+            RawClient(server.port) as second,
+        ):
+            first.say(*large)
+            assert gate.begun.wait(PATIENCE)
+            with server.held():
+                second.say(*large)
+            assert second.answer() == [
+                error(ErrorCode.TOOMUCH_DATA, "Too much data: the server has no room for it at the moment")
+            ]
+            gate.open(server)
+            assert first.answer() == [status(Gate.STATUS)]
+
     def test_the_pieces_of_all_clients_together_are_limited(self, box: Sandbox) -> None:
         with ServerThread(box, max_total_size=100_000) as server:
             first, second, third = (RawClient(server.port) for _ in range(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import threading
@@ -16,6 +17,7 @@ from serving import PATIENCE, Gate, ServerThread
 import remctl
 import remctl.aio
 from remctl.aio import Request, Server, _served, serve
+from remctl.aio import server as server_module
 from remctl.testing import Sandbox
 from remctl.testing.example import example
 
@@ -306,6 +308,29 @@ class TestStubbornHandlers:
             finally:
                 second.open(server)
                 stopping.wait()
+
+    def test_that_never_give_in_are_left_behind(
+        self, box: Sandbox, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(server_module, "FAREWELL", SHORT)
+        begun, release = threading.Event(), asyncio.Event()
+
+        async def handler(request: Request) -> int:
+            begun.set()
+            while not release.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await release.wait()
+            return 0
+
+        with ServerThread(box, handler) as server, RawClient(server.port) as client:
+            client.command(b"test")
+            assert begun.wait(PATIENCE)
+            server.stop(0)
+            assert "a command of user@SANDBOX.TEST does not end" in logged.text
+            with pytest.raises(ConnectionError):
+                client.hear()
+            server.soon(release.set)
+            server.until(lambda server: server.connections == 0)
 
     def test_that_swallow_a_run_timeout_give_their_answer(self, box: Sandbox) -> None:
         async def handler(request: Request) -> int:
