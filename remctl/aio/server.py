@@ -144,9 +144,9 @@ class Server:
             credentials = await local.run(self._credentials.acquire)
             sockets = sockets or await self._listen()
             for sock in sockets:
-                factory = lambda: Served(self, credentials).channel  # noqa: E731
                 # asyncio takes as many connections in one round of the loop as its backlog; the system's may be larger.
-                self._servers.append(await loop.create_server(factory, sock=sock, backlog=AT_ONCE))
+                server = await loop.create_server(lambda: Served(self, credentials).channel, sock=sock, backlog=AT_ONCE)
+                self._servers.append(server)
                 sock.listen(BACKLOG)
         except BaseException:
             await self.stop(0)

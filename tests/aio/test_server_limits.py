@@ -39,6 +39,10 @@ SHORT = 0.3
 
 MEGABYTE = 1 << 20
 
+BODY = encode_words(b"test", bytes(70_000))
+LARGE = encode_piece(BODY[:60_000], BEGIN), encode_piece(BODY[60_000:], END)
+"""A command that is too large for one message."""
+
 
 @pytest.fixture(autouse=True)
 def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
@@ -174,37 +178,33 @@ class TestSizes:
 
     def test_the_words_of_all_clients_together_are_limited(self, box: Sandbox) -> None:
         gate = Gate()
-        body = encode_words(b"test", bytes(70_000))
-        large = encode_piece(body[:60_000], BEGIN), encode_piece(body[60_000:], END)
         with (
             ServerThread(box, gate, max_total_size=130_000) as server,
             RawClient(server.port) as first,
             RawClient(server.port) as second,
         ):
-            first.say(*large)
+            first.say(*LARGE)
             assert gate.begun.wait(PATIENCE)
             refusal = error(ErrorCode.TOOMUCH_DATA, "Too much data: the server has no room for it at the moment")
-            second.say(*large)
+            second.say(*LARGE)
             assert second.answer() == [refusal]
             second.command(b"test", bytes(60_000))  # for what fits a message there is always room
             gate.open(server)
             assert first.answer() == second.answer() == [status(Gate.STATUS)]
-            second.say(*large)
+            second.say(*LARGE)
             assert second.answer() == [status(Gate.STATUS)]
 
     def test_a_command_whose_pieces_come_all_at_once_is_limited_too(self, box: Sandbox) -> None:
         gate = Gate()
-        body = encode_words(b"test", bytes(70_000))
-        large = encode_piece(body[:60_000], BEGIN), encode_piece(body[60_000:], END)
         with (
             ServerThread(box, gate, max_total_size=100_000) as server,
             RawClient(server.port) as first,
             RawClient(server.port) as second,
         ):
-            first.say(*large)
+            first.say(*LARGE)
             assert gate.begun.wait(PATIENCE)
             with server.held():
-                second.say(*large)
+                second.say(*LARGE)
             assert second.answer() == [
                 error(ErrorCode.TOOMUCH_DATA, "Too much data: the server has no room for it at the moment")
             ]
