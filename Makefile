@@ -37,7 +37,7 @@ test-memory: $(DEV) ## run the C part under valgrind
 	PYTHONMALLOC=malloc $(BIN)/remctl-sandbox -- valgrind --quiet --error-exitcode=9 --leak-check=no \
 	    --suppressions=tools/valgrind.supp $(BIN)/python tools/memory.py
 
-fuzz: $(FUZZ) ## let a fuzzer try the protocol core and the server
+fuzz: $(FUZZ) ## let a fuzzer try the protocol core and the server, for SECONDS each
 	$(BIN)/python fuzzing/fuzz_protocol.py $(SECONDS)
 	$(BIN)/python fuzzing/fuzz_server.py $(SECONDS)
 

@@ -212,7 +212,7 @@ class ConnectionBase:
         if self.closing or error is None:
             error = RemctlNotOpenedError(f"{NOT_OPEN}: it was closed while {doing}")
         self.with_evidence(error)
-        self._end(error.reason)
+        self._end(error.reason.removeprefix(f"{NOT_OPEN}: "))
         return error
 
     def _expired(self, limit: float | None, doing: str, *, waiting: bool = False) -> RemctlTimeoutError:

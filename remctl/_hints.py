@@ -9,6 +9,7 @@ from __future__ import annotations
 from remctl.types import ErrorCode
 
 _AUTHENTICATION = (
+    (("Unknown credential cache type",), "there is no such kind of ticket cache here: check its name"),
     (("No Kerberos credentials", "No credentials cache", "credentials cache file"), "no ticket: run kinit"),
     (("Ticket expired", "expired"), "the ticket has expired: run kinit"),
     (

@@ -306,7 +306,10 @@ class Served:
             async with asyncio.timeout(self._limits.run) as limit:
                 if not await self._allowed(request):
                     raise RemctlCommandError("Access denied", code=ErrorCode.ACCESS)
-                status = await self._server.handler(request)
+                answer = self._server.handler(request)
+                if not inspect.isawaitable(answer):
+                    raise TypeError(f"a handler is a coroutine function, and this one returned {type(answer).__name__}")
+                status = await answer
         except TimeoutError:
             if not limit.expired():
                 raise

@@ -144,6 +144,8 @@ class Remctl(Face[Connection]):
             RemctlTimeoutError: the time limit passed.
             RemctlProtocolError: what answers is no remctl server, or its protocol is below `min_protocol`.
         """
+        if sock is None and self._server is not None and self._server[-1] is not None:
+            raise ValueError("sock was given to Remctl(), which `async with` opens")
         await self._open(*_arguments.check_server(host, port, principal), _check_socket(sock), self._deadline())
 
     async def close(self) -> None:
@@ -151,6 +153,8 @@ class Remctl(Face[Connection]):
 
         Closing twice is harmless, and `open` may follow.
         """
+        if self._server is not None and self._server[-1] is not None:
+            self._server[-1].close()
         await self._close("close() was called")
 
     # Commands
@@ -328,7 +332,9 @@ def _check_socket(sock: object) -> socket.socket | None:
         raise TypeError(f"sock must be a plain socket: {sock!r}")
     if sock.type != socket.SOCK_STREAM:
         raise ValueError(f"sock must be a stream socket: {sock!r}")
-    if sock.fileno() < 0:
-        raise ValueError(f"sock must be open: {sock!r}")
+    try:
+        sock.getpeername()
+    except OSError:
+        raise ValueError(f"sock must be open and connected: {sock!r}") from None
     sock.setblocking(False)
     return sock

@@ -128,16 +128,20 @@ class Server:
         self._servers: list[asyncio.Server] = []
         self._served: dict[Served, None] = {}
         self._held = 0
+        self._listened: int | None = None
 
     # Life
 
     async def start(self) -> None:
-        """Listen, and serve from now on.
+        """Listen, and serve from now on; again after a stop, unless the socket was given.
 
         Raises:
+            RuntimeError: it serves already.
             RemctlAuthenticationError: there is no such keytab, or no such key in it.
-            OSError: the address cannot be listened on.
+            OSError: the address cannot be listened on, or the host is not known (`socket.gaierror`).
         """
+        if self._servers:
+            raise RuntimeError("the server is running already")
         loop = asyncio.get_running_loop()
         sockets = [] if self._given is None else [self._given]
         try:
@@ -153,6 +157,7 @@ class Server:
             for sock in sockets:
                 sock.close()
             raise
+        self._listened = next((port for _, port in self.addresses), 0)
         where = [f"{address} port {port}" for address, port in self.addresses]
         logger.info("serving on %s", ", ".join(where) or "the socket that was given")
 
@@ -210,8 +215,14 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The TCP port; 0 before the start and after the stop."""
-        return next((port for _, port in self.addresses), 0)
+        """The TCP port, after the stop too; 0 for a socket that has none.
+
+        Raises:
+            RuntimeError: the server was never started.
+        """
+        if self._listened is None:
+            raise RuntimeError("the server has not been started")
+        return self._listened
 
     @property
     def connections(self) -> int:

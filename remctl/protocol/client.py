@@ -170,7 +170,8 @@ class ClientConnection(BaseConnection):
                 hint="the server's log says why",
             )
         if self.state is not State.IDLE:
-            raise RemctlConnectionError(f"{LOST}: {os.strerror(self._ended)}", errno=self._ended)
+            sent = self.state is not State.NOOP
+            raise RemctlConnectionError(f"{LOST}: {os.strerror(self._ended)}", errno=self._ended, sent=sent)
         self.close()
         return Closed()
 

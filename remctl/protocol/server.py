@@ -203,7 +203,9 @@ class ServerConnection(BaseConnection):
 
         Raises:
             LocalProtocolError: no answer is owed.
+            ValueError: there is no such stream.
         """
+        stream = Stream(stream)
         self._check_owed()
         if self.protocol == 1:
             room = MAX_V1_OUTPUT_SIZE - len(self._v1_output)
@@ -224,8 +226,8 @@ class ServerConnection(BaseConnection):
             LocalProtocolError: no answer is owed.
             ValueError: the status is out of range.
         """
-        if not 0 <= status <= 255:
-            raise ValueError(f"status must be 0 to 255: {status}")
+        if isinstance(status, bool) or not isinstance(status, int) or not 0 <= status <= 255:
+            raise ValueError(f"status must be 0 to 255: {status!r}")
         self._check_owed()
         if self.protocol == 1:
             self._v1_result(status, bytes(self._v1_output))

@@ -186,18 +186,27 @@ class TestSocket:
             assert tls.fileno() >= 0
 
     @asynchronous
-    async def test_one_that_is_not_connected_is_a_lost_connection(self, server: ServerArguments) -> None:
-        with pytest.raises(remctl.RemctlConnectionError):
-            await Remctl(timeout=20).open(*server, sock=socket.socket())
+    async def test_one_that_is_not_connected_is_refused_and_left_to_the_caller(self, server: ServerArguments) -> None:
+        with socket.socket() as sock:
+            with pytest.raises(ValueError, match="sock must be open and connected"):
+                await Remctl(timeout=20).open(*server, sock=sock)
+            assert sock.fileno() != -1
 
     @asynchronous
-    async def test_one_that_is_closed_is_an_error_of_this_package_or_a_value_error(
-        self, server: ServerArguments
-    ) -> None:
+    async def test_one_that_is_closed_is_refused(self, server: ServerArguments) -> None:
         sock = socket.socket()
         sock.close()
-        with pytest.raises((remctl.RemctlConnectionError, ValueError)):
+        with pytest.raises(ValueError, match="sock must be open and connected"):
             await Remctl(timeout=20).open(*server, sock=sock)
+
+    @asynchronous
+    async def test_one_of_the_constructor_is_not_passed_by(self, server: ServerArguments) -> None:
+        sock = socket.create_connection(("127.0.0.1", server[1]))
+        session = Remctl(*server, sock=sock)
+        with pytest.raises(ValueError, match="sock was given to Remctl"):
+            await session.open(*server)
+        await session.close()
+        assert sock.fileno() == -1
 
     @asynchronous
     async def test_one_without_a_host_makes_no_sense(self) -> None:

@@ -332,6 +332,17 @@ class TestClosing:
             await session.run(["example", "hello"])
 
     @asynchronous
+    async def test_tells_every_call_that_it_ends_the_same(self, relay: Relay, server: ServerArguments) -> None:
+        async with Remctl("localhost", relay.port, server[2]) as session:
+            await session.command(["example", "sleep", "60"])
+            calls = [asyncio.ensure_future(session.output()) for _ in range(2)]
+            await asyncio.sleep(0)
+            await session.close()
+            await asyncio.wait(calls)
+            texts = {str(call.exception()).partition(" (")[0] for call in calls}
+        assert texts == {"no currently open connection: it was closed while waiting for output"}
+
+    @asynchronous
     async def test_from_another_task_ends_an_open(self, server: ServerArguments) -> None:
         session = Remctl()
         with SilentServer() as silent:

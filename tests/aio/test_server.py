@@ -252,6 +252,12 @@ class TestAnswer:
         text = "N\u00f6, not now".encode()
         assert answer_of(box, handler) == [Output(OutputType.ERROR, text, error=expected)]
 
+    def test_of_a_handler_that_is_no_coroutine_function_is_a_failure_that_says_so(
+        self, box: Sandbox, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert answer_of(box, lambda request: 0) == [INTERNAL]
+        assert "a handler is a coroutine function, and this one returned int" in caplog.text
+
     @pytest.mark.parametrize("code", [-1, 1 << 32, "5", 5.0])
     def test_with_a_code_that_the_protocol_has_no_room_for_is_a_failure(
         self, box: Sandbox, code: Any, caplog: pytest.LogCaptureFixture

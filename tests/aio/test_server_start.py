@@ -162,12 +162,18 @@ class TestAddress:
     def test_with_port_0_is_a_free_port_which_the_server_tells(self, box: Sandbox) -> None:
         async def scenario() -> None:
             server = serve(example, "127.0.0.1", 0, keytab=box.keytab)
-            assert (server.port, server.addresses) == (0, [])
+            assert server.addresses == []
+            with pytest.raises(RuntimeError, match="not been started"):
+                assert server.port
             async with server as entered:
                 assert entered is server
                 assert server.addresses == [("127.0.0.1", server.port)]
                 assert await hello("localhost", server.port, box.principal) == b"hello world\n"
-            assert (server.port, server.addresses) == (0, [])
+                with pytest.raises(RuntimeError, match="running already"):
+                    await server.start()
+            assert server.addresses == []
+            with pytest.raises(remctl.RemctlConnectionError):  # and not whatever has the default port
+                await hello("localhost", server.port, box.principal)
 
         asyncio.run(scenario())
 

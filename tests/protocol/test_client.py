@@ -589,6 +589,13 @@ class TestEnd:
                 call(client)
             assert (client.state, client.protocol) == (state, before)
 
+    def test_says_whether_the_command_may_have_been_run(self) -> None:
+        for (client, _), sent in ((waiting_client(), True), (client_in_pieces(), True), (nooping_client(), False)):
+            client.receive_eof()
+            with pytest.raises(RemctlConnectionError) as caught:
+                client.next_event()
+            assert caught.value.sent is sent
+
 
 class TestProtocol1:
     def test_has_its_mic_before_its_result(self) -> None:

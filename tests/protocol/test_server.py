@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -739,6 +740,21 @@ class TestAnswer:
             with pytest.raises(LocalProtocolError):
                 call(server)
         assert_closed(server)
+
+    @pytest.mark.parametrize("wrong", [-1, 256, 1.5, True, "0", None])
+    def test_with_a_status_that_is_none_is_refused_and_still_owed(self, wrong: Any) -> None:
+        server, peer = waiting_server()
+        with pytest.raises(ValueError, match="status must be 0 to 255"):
+            server.send_status(wrong)
+        server.send_status(7)
+        assert peer.hears(server.data_to_send()) == [b"\x02\x04\x07"]
+
+    @pytest.mark.parametrize("wrong", [0, 3, 300])
+    def test_to_a_stream_that_does_not_exist_is_refused(self, wrong: Any) -> None:
+        server, _ = waiting_server()
+        with pytest.raises(ValueError, match="Stream"):
+            server.send_output(b"data", wrong)
+        server.send_status(0)
 
 
 class TestEnd:
