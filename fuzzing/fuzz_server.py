@@ -119,7 +119,6 @@ class Context(MemoryContext):
 
     principal = "user@REALM"
     lifetime = 600.0
-    anonymous = False
 
     def __init__(self, _: object) -> None:
         super().__init__(False)

@@ -108,6 +108,13 @@ def serve(
 class Server:
     """A server, made by `serve`; an asynchronous context manager, which starts and stops it."""
 
+    handler: Handler
+    """What runs a command."""
+    acl: Acl | None
+    """Who may run commands."""
+    limits: Limits
+    """What a connection may do."""
+
     def __init__(
         self,
         handler: Handler,
@@ -118,13 +125,13 @@ class Server:
         acl: Acl | None,
         limits: Limits,
     ) -> None:
-        self._handler = handler
+        self.handler = handler
         self._host = host
         self._port = port
         self._given = sock
         self._credentials = credentials
-        self._acl = acl
-        self._limits = limits
+        self.acl = acl
+        self.limits = limits
         self._servers: list[asyncio.Server] = []
         self._served: dict[Served, None] = {}
         self._held = 0
@@ -170,7 +177,7 @@ class Server:
         Stopping twice is harmless.  A command that does not let itself be cancelled is left behind after some seconds,
         with a warning in the log.
         """
-        limit = self._limits.stop if timeout is None else _arguments.check_timeout(timeout)
+        limit = self.limits.stop if timeout is None else _arguments.check_timeout(timeout)
         servers, self._servers = self._servers, []
         for server in servers:
             server.close()
@@ -231,26 +238,11 @@ class Server:
 
     # What the connections share
 
-    @property
-    def handler(self) -> Handler:
-        """What runs a command."""
-        return self._handler
-
-    @property
-    def acl(self) -> Acl | None:
-        """Who may run commands."""
-        return self._acl
-
-    @property
-    def limits(self) -> Limits:
-        """What a connection may do."""
-        return self._limits
-
     def admit(self, served: Served) -> bool:
         """Whether there is room for a new connection; if so, it is one of them from here on."""
         if not self._servers:
             return False
-        if len(self._served) >= self._limits.connections:
+        if len(self._served) >= self.limits.connections:
             stranger = next((other for other in self._served if other.principal is None), None)
             if stranger is None:
                 logger.warning("refused a connection: there are %d", len(self._served))
@@ -266,7 +258,7 @@ class Server:
 
     def reserve(self, size: int) -> bool:
         """Count bytes of a command, if there is room for them; a negative number gives them back."""
-        if size > 0 and self._held + size > self._limits.total_size:
+        if size > 0 and self._held + size > self.limits.total_size:
             return False
         self._held += size
         return True

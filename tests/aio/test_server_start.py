@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,6 @@ from remctl.aio import Server, serve
 from remctl.security import AcceptorContext
 from remctl.testing import Sandbox
 from remctl.testing.example import example
-
-Resolver = Callable[..., list[Any]]
 
 
 async def hello(host: str, port: int, principal: str) -> bytes | None:
