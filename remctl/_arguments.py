@@ -129,7 +129,12 @@ class Command:
 
 def label(words: Sequence[bytes]) -> str:
     """Return the first two words of a command as text, for messages; the others may be secret."""
-    text = b" ".join(word[:LABEL] for word in words[:2]).decode("utf-8", "backslashreplace")
+    return " ".join(map(printable, words[:2]))
+
+
+def printable(word: bytes, limit: int | None = LABEL) -> str:
+    """Return so many bytes of a word as text that does nothing to a terminal or a log; None is all of them."""
+    text = word[:limit].decode("utf-8", "backslashreplace")
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

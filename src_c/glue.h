@@ -1,10 +1,11 @@
 /*
- * The little C that must be C, around calls of libremctl.
+ * The little C that must be C, around calls of libremctl and libc.
  *
  *     signals.c   libremctl takes interrupted reads for the end of the file and writes without MSG_NOSIGNAL
  *     session.c   what is done for every command and token, so that it is cheap and cannot block
  *     job.c       calls that block, on threads that can be left behind
  *     relay.c     the bytes of an authentication, carried by this side so that it can look at them and stop
+ *     regex.c     regular expressions that mean what they mean to remctld
  */
 
 #ifndef GLUE_H
@@ -129,5 +130,8 @@ int relay_server_ended(const struct relay *);
 int relay_malformed(const struct relay *);
 int relay_unread(const struct relay *);
 void relay_free(struct relay *);
+
+/* 1 if the pattern matches somewhere in the text, 0 if nowhere, -1 if that cannot be told: message then says why. */
+int regex_matches(const char *pattern, const char *text, char *message, size_t size);
 
 #endif

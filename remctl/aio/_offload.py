@@ -11,14 +11,18 @@ import contextlib
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
 from weakref import WeakSet
 
 from remctl.exceptions import RemctlError
 
 T = TypeVar("T")
+
+Job = Callable[[], Callable[[], object]]
+"""Does the work, and returns what tells of it."""
 
 WAITING: Final = 0.03
 """Seconds after which a call is taken to wait for something, rather than to compute."""
@@ -49,6 +53,10 @@ class Threads:
 
         Cancelling this is safe: a call that has not begun is dropped, one that has is left to its end, unheard.
         """
+        return await self.submit(function, *arguments)
+
+    def submit(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        """Have a function called on one of the threads; cancelling the future is safe, as it is with `run`."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -60,38 +68,39 @@ class Threads:
             else:
                 future.set_result(result)  # type: ignore[arg-type]  # None only if T is
 
-        def job() -> None:
+        def job() -> Callable[[], object]:
             if future.cancelled():
-                return
-            result, error = None, None
+                return lambda: None
             try:
                 result = function(*arguments)
-            except BaseException as raised:
-                error = raised
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(deliver, result, error)
-            del result, error  # an error refers to this frame
+            except BaseException as error:
+                return partial(loop.call_soon_threadsafe, deliver, None, error)
+            return partial(loop.call_soon_threadsafe, deliver, result, None)
 
         self._put(job, loop)
-        return await future
+        return future
 
     def _forget(self) -> None:
         """Begin anew; in a forked child, which has none of its parent's threads."""
-        self._changed = threading.Condition()
-        self._jobs: deque[Callable[[], None]] = deque()
+        self._lock = threading.Lock()
+        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self._unfinished = 0  # jobs that wait for their turn, and those that run
         self._count = 0
         self._begun: dict[int, float] = {}  # when, by thread
         self._watching: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
-    def _put(self, job: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
-        with self._changed:
-            self._jobs.append(job)
-            self._changed.notify()
+    def _put(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            self._unfinished += 1
+            self._jobs.put(job)
+            if self._unfinished <= self._count:  # one of the threads is free
+                return
             try:
                 self._grow()
             except RuntimeError as error:
                 if not self._count:  # else one of the others will come to it
-                    self._jobs.remove(job)
+                    self._unfinished -= 1
+                    self._jobs.get()
                     raise RemctlError(f"no thread could be started: {error}") from None
             if loop not in self._watching:
                 self._watching.add(loop)
@@ -100,17 +109,17 @@ class Threads:
     def _grow(self) -> None:
         """Start threads for the calls that wait for their turn, if so many may compute."""
         now = time.monotonic()
-        computing = sum(now - begun < WAITING for begun in self._begun.values())
+        computing = sum(now - begun < WAITING for begun in list(self._begun.values()))
         free = self._count - len(self._begun)
-        while free < len(self._jobs) and self._count < self._limit and computing + free < self._computing:
+        while self._count < min(self._unfinished, self._limit) and computing + free < self._computing:
             threading.Thread(target=self._work, name="remctl", daemon=True).start()
             self._count += 1
             free += 1
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """As long as calls wait for their turn, see whether those before them only wait, too."""
-        with self._changed:
-            if not self._jobs:
+        with self._lock:
+            if self._unfinished <= self._count:
                 self._watching.discard(loop)
                 return
             with contextlib.suppress(RuntimeError):  # no thread could be started; those that are there will do
@@ -118,20 +127,26 @@ class Threads:
         loop.call_later(WAITING, self._watch, loop)
 
     def _work(self) -> None:
-        while (job := self._next()) is not None:
-            job()
-            del job  # and what it refers to, while the thread waits
-
-    def _next(self) -> Callable[[], None] | None:
         me = threading.get_ident()
-        with self._changed:
-            self._begun.pop(me, None)
-            self._changed.wait_for(lambda: self._jobs, IDLE)
-            if self._jobs:
-                self._begun[me] = time.monotonic()
-                return self._jobs.popleft()
-            self._count -= 1
-            return None
+        while (job := self._next()) is not None:
+            self._begun[me] = time.monotonic()
+            tell = job()
+            del self._begun[me]
+            with self._lock:
+                self._unfinished -= 1
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                tell()
+            del job, tell  # and what they refer to, while the thread waits
+
+    def _next(self) -> Job | None:
+        """Wait for a job; None when there has been none for so long that the thread may end."""
+        while True:
+            with contextlib.suppress(Empty):
+                return self._jobs.get(timeout=IDLE)
+            with self._lock:
+                if self._unfinished < self._count:
+                    self._count -= 1
+                    return None
 
 
 network: Final = Threads(32)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from remctl._arguments import label
 from remctl._limits import MAX_MESSAGE_SIZE, MAX_OUTPUT_SIZE
+from remctl.acl import Acl
 from remctl.aio._channel import Channel
-from remctl.aio._offload import local
+from remctl.aio._offload import local, network
 from remctl.aio._turns import turn
 from remctl.exceptions import RemctlCommandError, RemctlError
 from remctl.protocol import NEED_DATA, Closed, CommandReceived, ServerConnection, State, Step
@@ -33,9 +34,6 @@ logger = logging.getLogger(__name__)
 
 COALESCE: Final = MAX_OUTPUT_SIZE
 """Bytes of output that are kept back until the handler waits for something, so that little ones travel together."""
-
-ANONYMOUS: Final = "WELLKNOWN/ANONYMOUS@"
-"""How the principal of those begins whose realm lets everybody in without a name (RFC 8062)."""
 
 NO_ROOM: Final = "Too much data: the server has no room for it at the moment"
 
@@ -97,9 +95,19 @@ class Request:
             raise TypeError(f"data must be bytes, and is {type(data).__name__}")
         data, stream = bytes(data), Stream(stream)
         for begin in range(0, len(data) or 1, COALESCE):
-            if self._served is None:
-                raise RuntimeError("the command has been answered already")
-            await self._served.send(data[begin : begin + COALESCE], stream)
+            self.write(data[begin : begin + COALESCE], stream)
+            await self.drain()
+
+    def write(self, data: bytes, stream: Stream) -> None:
+        """Send output without waiting: the first half of `send`, for those who wait by themselves."""
+        if self._served is None:
+            raise RuntimeError("the command has been answered already")
+        self._served.write(data, stream)
+
+    async def drain(self) -> None:
+        """Wait while the client takes output more slowly than it comes: the second half of `send`."""
+        if self._served is not None:
+            await self._served.drain()
 
     def done(self) -> None:
         """Let nothing more be sent."""
@@ -110,7 +118,15 @@ class Request:
 
 
 Handler = Callable[[Request], Awaitable[int | None]]
-Acl = Set[str] | Callable[[Request], bool | Awaitable[bool]]
+Access = Set[str] | Acl | Callable[[Request], bool | Awaitable[bool]]
+
+EVERYONE: Final = Acl("anyuser:auth")
+"""Who may run commands when nothing says so."""
+
+
+async def permitted(acl: Acl, principal: str) -> bool:
+    """Whether a principal is let in; what has to be read for it, or looked up, is so on a thread."""
+    return await network.run(acl.allows, principal) if acl.waits else acl.allows(principal)
 
 
 class Served:
@@ -273,7 +289,8 @@ class Served:
 
     async def _run(self, words: tuple[bytes, ...]) -> None:
         request = Request(self, words, self.principal or "", self._address, self._expires)
-        logger.info("command '%s' of %s from %s", label(words), self.principal, self._address)
+        shown = self._server.shown(words)
+        logger.info("command '%s' of %s from %s", shown, self.principal, self._address)
         size = sum(map(len, words))
         if not self._hold(size if size > MAX_MESSAGE_SIZE else 0):  # for what fits a message there is always room
             self._core.send_error(ErrorCode.TOOMUCH_DATA, NO_ROOM)
@@ -288,7 +305,7 @@ class Served:
             assert self.task is not None
             if isinstance(error, asyncio.CancelledError) and self.task.cancelling():
                 raise
-            logger.exception("the handler failed at the command '%s' of %s", label(words), self.principal)
+            logger.exception("the handler failed at the command '%s' of %s", shown, self.principal)
             if self._core.state is not State.CLOSED:  # as it is when GSS-API can protect nothing any more
                 self._core.send_error(ErrorCode.INTERNAL, "Internal failure")
         finally:
@@ -296,7 +313,7 @@ class Served:
             request.done()
             self._hold(0)
         if self._core.cut:
-            logger.warning("protocol 1 had no room for %d bytes of output of '%s'", self._core.cut, label(words))
+            logger.warning("protocol 1 had no room for %d bytes of output of '%s'", self._core.cut, shown)
         self.channel.flush()
         if self._core.buffered:
             await asyncio.sleep(0)  # a client that sends ahead does not keep the others waiting
@@ -324,28 +341,31 @@ class Served:
     async def _allowed(self, request: Request) -> bool:
         acl = self._server.acl
         if acl is None:
-            return not request.principal.startswith(ANONYMOUS)
+            return True
+        if isinstance(acl, Acl):
+            return await permitted(acl, request.principal)
         if not callable(acl):
             return request.principal in acl
         try:
             answer = acl(request)
             return bool(await answer) if inspect.isawaitable(answer) else bool(answer)
         except Exception:
-            logger.exception("the acl failed at the command '%s' of %s", label(request.command), request.principal)
+            shown = self._server.shown(request.command)
+            logger.exception("the acl failed at the command '%s' of %s", shown, request.principal)
             return False
 
-    async def send(self, data: bytes, stream: Stream) -> None:
-        """Send output of the command that runs, at most COALESCE bytes."""
+    def write(self, data: bytes, stream: Stream) -> None:
+        """Send output of the command that runs."""
         self._core.send_output(data, stream)
+        if not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    async def drain(self) -> None:
+        """Wait while the client takes output more slowly than it comes."""
         if self._core.unsent >= COALESCE:
             self.channel.flush()
             await asyncio.sleep(0)
-        elif not self._flush_due:
-            self._flush_due = True
-            asyncio.get_running_loop().call_soon(self._flush)
-        await self._drained()
-
-    async def _drained(self) -> None:
         if self.channel.writing:
             return
         try:

@@ -10,16 +10,19 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 from remctl import _arguments
 from remctl._endpoints import DEFAULT_PORTS
 from remctl._limits import MAX_COMMAND_SIZE, MAX_WORDS
+from remctl.acl import Acl
+from remctl.aio._backend import BackendHandler
 from remctl.aio._offload import local, network
-from remctl.aio._served import FAREWELL, Acl, Handler, Limits, Request, Served
+from remctl.aio._served import EVERYONE, FAREWELL, Access, Handler, Limits, Request, Served
 from remctl.aio._turns import AT_ONCE
+from remctl.backend import Backend
 from remctl.security import ServerCredentials
 
 __all__ = ["Handler", "Request", "Server", "serve"]
@@ -33,13 +36,13 @@ BACKLOG: Final = 1024
 
 
 def serve(
-    handler: Handler,
+    handler: Handler | Backend,
     host: str | None = "localhost",
     port: int = DEFAULT_PORTS[0],
     *,
     principal: str | None = None,
     keytab: str | os.PathLike[str] | None = None,
-    acl: Collection[str] | Acl | None = None,
+    acl: Collection[str] | Access | None = None,
     sock: socket.socket | None = None,
     allow_v1: bool = False,
     max_connections: int = 1000,
@@ -56,14 +59,16 @@ def serve(
     Args:
         handler: a coroutine function that runs one command: see `Request` for what it gets and may do.  It returns the
             exit status, 0 to 255, or None for 0; to refuse a command it raises `RemctlCommandError` with a code.
-            Another exception is logged, and the client is told of an internal failure without its text.
+            Another exception is logged, and the client is told of an internal failure without its text.  Or a
+            `Backend`, whose functions run in the event loop if they are coroutine functions, else on threads.
         host: name or address to listen on, all addresses of a name; None is every address of this machine.
         port: the TCP port, by default 4373; 0 takes a free one, which `Server.port` tells.
         principal: the server's principal; None accepts clients of every key in the keytab.
         keytab: path of the keytab; None is the system's default.
-        acl: who may run commands: a collection of principals, or a function (or coroutine function) that gets the
-            request and says whether to allow it.  None leaves it to the handler: everyone who authenticates is let in,
-            except under an anonymous principal.
+        acl: who may run commands: an `Acl` in remctld's syntax, a collection of principals, or a function (or
+            coroutine function) that gets the request and says whether to allow it.  None leaves it to the handler:
+            everyone who authenticates is let in, except under an anonymous principal; a backend has ACLs of its own,
+            which are asked in any case.
         sock: a listening socket to use instead of host and port; the server closes it.
         allow_v1: whether to take clients of protocol 1, the old one: one command of 64 KiB, one result of 64 KiB.
         max_connections: connections at the same time.  Past it a new one takes the place of the oldest that has not
@@ -82,15 +87,23 @@ def serve(
 
     A client that vanishes cancels its command: the handler gets a CancelledError.
     """
+    shown: Callable[[Sequence[bytes]], str] = _arguments.label
+    access = _check_acl(acl)
+    if isinstance(handler, Backend):
+        handler = BackendHandler(handler)
+        shown = handler.shown
+    elif access is None:
+        access = EVERYONE
     if not callable(handler):
-        raise TypeError(f"handler must be a coroutine function: {handler!r}")
+        raise TypeError(f"handler must be a coroutine function or a Backend: {handler!r}")
     return Server(
         handler,
+        shown,
         None if host is None else _arguments.check_host(host),
         _arguments.check_port(port),
         _check_socket(sock),
         ServerCredentials(keytab, principal),
-        _check_acl(acl),
+        access,
         Limits(
             allow_v1=allow_v1,
             connections=_arguments.check_count("max_connections", max_connections),
@@ -110,22 +123,26 @@ class Server:
 
     handler: Handler
     """What runs a command."""
-    acl: Acl | None
-    """Who may run commands."""
+    shown: Callable[[Sequence[bytes]], str]
+    """Makes of a command what logs show."""
+    acl: Access | None
+    """Who may run commands; None leaves it to the handler."""
     limits: Limits
     """What a connection may do."""
 
     def __init__(
         self,
         handler: Handler,
+        shown: Callable[[Sequence[bytes]], str],
         host: str | None,
         port: int,
         sock: socket.socket | None,
         credentials: ServerCredentials,
-        acl: Acl | None,
+        acl: Access | None,
         limits: Limits,
     ) -> None:
         self.handler = handler
+        self.shown = shown
         self._host = host
         self._port = port
         self._given = sock
@@ -299,11 +316,11 @@ def _check_socket(sock: object) -> socket.socket | None:
     return sock
 
 
-def _check_acl(acl: object) -> Acl | None:
-    if acl is None or callable(acl):
+def _check_acl(acl: object) -> Access | None:
+    if acl is None or isinstance(acl, Acl) or callable(acl):
         return acl
     if isinstance(acl, str | bytes) or not isinstance(acl, Collection):
-        raise TypeError(f"acl must be a collection of principals, or a function: {acl!r}")
+        raise TypeError(f"acl must be an Acl, a collection of principals, or a function: {acl!r}")
     if wrong := [each for each in acl if not isinstance(each, str)]:
         raise TypeError(f"acl must hold principals, which are str: {wrong[0]!r}")
     return frozenset(acl)

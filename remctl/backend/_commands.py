@@ -1,0 +1,401 @@
+"""The table of commands: a tree of groups, whose words lead to a function."""
+
+from __future__ import annotations
+
+import inspect
+import io
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any, Final, NamedTuple, TypeVar, overload
+
+from remctl._arguments import check_text, printable
+from remctl.acl import Acl
+from remctl.backend._context import Context
+from remctl.backend._errors import UsageError
+from remctl.backend._parameters import REQUIRED, Kind, Parameter, comes_last, parameters_of, spelled
+
+Function = Callable[..., Any]
+F = TypeVar("F", bound=Function)
+Entries = str | Sequence[str] | Acl
+
+KEYWORDS: Final = ("ALL", "EMPTY")
+"""What means something else in remctld's configuration."""
+
+HELP: Final = "help"
+"""The word that every group has, unless a command has it."""
+
+
+class Command:
+    """A function, and how it is called.
+
+    Args:
+        path: the words that choose it.
+        function: the function.
+        group: where it stands; None for what has no ACL.
+        summary: one line about it; None takes the first of the docstring.
+        syntax: what follows the path; None makes it from the signature.
+        hidden: whether help leaves it out.
+        acl: who may run it; None leaves that to the group.
+
+    Raises:
+        TypeError, ValueError: no command can be made of it.
+    """
+
+    path: tuple[str, ...]
+    function: Function
+    parameters: list[Parameter]
+    summary: str
+    text: str
+    """The whole docstring."""
+    syntax: str
+    hidden: bool
+    asynchronous: bool
+    """Whether it is called in an event loop."""
+    options: list[Parameter]
+    stdin: int | None
+    """Which argument, from 0, comes on standard input; -1 is the last one, and None is none."""
+
+    def __init__(
+        self,
+        path: tuple[str, ...],
+        function: Function,
+        group: Group | None,
+        *,
+        summary: str | None = None,
+        syntax: str | None = None,
+        hidden: bool = False,
+        acl: Entries | None = None,
+    ) -> None:
+        if not callable(function):
+            raise TypeError(f"a command is a function: {function!r}")
+        self.path = path
+        self.function = function
+        self._group = group
+        self._acl = _check_acl(acl)
+        try:
+            self.parameters = parameters_of(function)
+            _refuse_doubles(self.parameters)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"command '{self.name}': {error}") from None
+        self.text = inspect.getdoc(function) or ""
+        self.summary = self.text.partition("\n")[0].rstrip(".") if summary is None else _check_line("summary", summary)
+        self.syntax = " ".join(_written(self.parameters)) if syntax is None else _check_line("syntax", syntax)
+        self.hidden = hidden
+        self.asynchronous = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+        self._arguments = [each for each in self.parameters if each.kind is Kind.ARGUMENT]
+        self._tail = next((each for each in self.parameters if each.kind is Kind.TAIL), None)
+        self.options = [each for each in self.parameters if each.kind is Kind.OPTION]
+        self._needed = [each for each in self._arguments if each.default is REQUIRED and not each.stdin]
+        self._stdin = next((each for each in self._arguments if each.stdin), None)
+        self._worded = [each for each in self._arguments if not each.stdin]
+        self.stdin = _place_of_stdin(self.parameters)
+        self._parser: Any = None
+
+    @property
+    def name(self) -> str:
+        """The words that choose it, as one text."""
+        return " ".join(self.path)
+
+    @property
+    def acl(self) -> Acl | None:
+        """Who may run it; None is everyone who has authenticated."""
+        return self._group.acl if self._acl is None and self._group is not None else self._acl
+
+    def bind(
+        self, words: Sequence[bytes], context: Context, stdin: IO[bytes] | None = None
+    ) -> tuple[list[object], dict[str, object]]:
+        """Return what the function is to be called with.
+
+        Args:
+            words: what follows the path.
+            context: for the function that asks for it.
+            stdin: where the argument for standard input is read from; None takes it from the words, as they come
+                from a client.
+
+        Raises:
+            UsageError: the words do not fit.
+        """
+        options, words = self._take_options(words)
+        data, words = self._take_stdin(list(words), stdin)
+        if self._tail is None and len(words) > len(self._worded):
+            raise UsageError(f"too many arguments: {_count(len(self._worded))} {len(words)} given")
+        if len(words) < len(self._needed):
+            raise UsageError(f"insufficient arguments: {self._needed[len(words)].shown} is missing")
+        values: dict[str, object] = options | data
+        values |= {each.name: each.read(word) for each, word in zip(self._worded, words, strict=False)}
+        rest = words[len(self._worded) :]
+        return self._sorted(values, context, [self._tail.read(word) for word in rest] if self._tail else [])
+
+    def shown(self, words: Sequence[bytes]) -> list[str]:
+        """Return what follows the path as logs show it: printable, and without what is secret."""
+        mask = self.secret_places()
+        shown = ["**MASKED**" if place in mask else printable(word) for place, word in enumerate(words)]
+        if shown and self.stdin is not None and self.stdin < len(shown):
+            shown[self.stdin] = "**DATA**"
+        return shown
+
+    def secret_places(self) -> range | set[int]:
+        """Return which of the words that follow the path may be secret, from 0.
+
+        Where there are options, nobody knows where they end before they are read: then it is all of them.
+        """
+        if not any(each.secret for each in self.parameters):
+            return set()
+        if self.options:
+            return range(LONGEST)
+        places = {place for place, each in enumerate(self._arguments) if each.secret}
+        if self._tail is not None and self._tail.secret:
+            places |= set(range(len(self._arguments), LONGEST))
+        return places
+
+    def _take_options(self, words: Sequence[bytes]) -> tuple[dict[str, object], Sequence[bytes]]:
+        if not self.options:
+            return {}, words
+        if self._parser is None:
+            from remctl.backend._options import Options
+
+            self._parser = Options(self.options)
+        values, rest = self._parser.take(words)
+        return values, rest
+
+    def _take_stdin(self, words: list[bytes], stdin: IO[bytes] | None) -> tuple[dict[str, object], list[bytes]]:
+        """Take the argument on standard input out of the words, or read it."""
+        if self._stdin is None or self.stdin is None:
+            return {}, words
+        name = self._stdin.name
+        if stdin is None:
+            if len(words) <= max(self.stdin, 0):
+                raise UsageError(f"insufficient arguments: {self._stdin.shown} is missing")
+            stdin = io.BytesIO(words.pop(self.stdin))
+        return {name: stdin if self._stdin.streamed else self._stdin.read(stdin.read())}, words
+
+    def _sorted(
+        self, values: dict[str, object], context: Context, tail: list[object]
+    ) -> tuple[list[object], dict[str, object]]:
+        """By position what the function takes so, and by name the rest."""
+        positional: list[object] = []
+        named: dict[str, object] = {}
+        for parameter in self.parameters:
+            value = context if parameter.kind is Kind.CONTEXT else values.get(parameter.name, parameter.default)
+            if parameter.kind is Kind.TAIL:
+                positional += tail
+            elif parameter.named:
+                named[parameter.name] = value
+            else:
+                positional.append(value)
+        return positional, named
+
+    def __repr__(self) -> str:
+        return f"<command '{self.name}'>"
+
+
+LONGEST: Final = 100
+"""Words that are masked where it is not known which of them are secret."""
+
+
+class Found(NamedTuple):
+    """What words have led to."""
+
+    command: Command
+    words: Sequence[bytes]
+    """Those that follow the path."""
+
+
+class Group:
+    """Commands whose paths begin with the same words; see `Backend.group`."""
+
+    path: tuple[str, ...]
+    """The words that lead here."""
+
+    def __init__(self, path: tuple[str, ...], parent: Group | None, acl: Entries | None) -> None:
+        self.path = path
+        self.entries: dict[str, Command | Group] = {}
+        self.own: Command | None = None
+        self._parent = parent
+        self._acl = _check_acl(acl)
+
+    # Declaring
+
+    @overload
+    def command(self, function: F, /) -> F: ...
+
+    @overload
+    def command(
+        self,
+        name: str | None = None,
+        /,
+        *,
+        summary: str | None = None,
+        syntax: str | None = None,
+        hidden: bool = False,
+        acl: Entries | None = None,
+    ) -> Callable[[F], F]: ...
+
+    def command(
+        self,
+        what: F | str | None = None,
+        /,
+        *,
+        summary: str | None = None,
+        syntax: str | None = None,
+        hidden: bool = False,
+        acl: Entries | None = None,
+    ) -> F | Callable[[F], F]:
+        """Make a function a command: `@backend.command`, or `@backend.command("name", ...)`.
+
+        Args:
+            what: the function; or the command's name, by default the function's, with hyphens for underscores.
+            summary: one line about it, for help; None takes the first line of the docstring.
+            syntax: what help shows after the name; None makes it from the signature.
+            hidden: whether help leaves it out.
+            acl: who may run it, in remctld's syntax: see `remctl.acl.Acl`.  None leaves it to the group it stands in,
+                and that to the one above; without any, it is everyone who has authenticated.
+
+        Returns:
+            The function itself.
+
+        Raises:
+            TypeError, ValueError: there is such a command already, or no command can be made of it.
+        """
+
+        def declare(function: F) -> F:
+            name = what if isinstance(what, str) else spelled(getattr(function, "__name__", ""))
+            path = (*self.path, self._free(name))
+            self.entries[name] = Command(path, function, self, summary=summary, syntax=syntax, hidden=hidden, acl=acl)
+            return function
+
+        return declare if what is None or isinstance(what, str) else declare(what)
+
+    def default(self, function: F) -> F:
+        """Make a function what runs when no further word follows: `@group.default`; it takes no arguments.
+
+        Raises:
+            TypeError, ValueError: there is one already, or it needs an argument.
+        """
+        if self.own is not None:
+            raise ValueError(f"there are two defaults of '{' '.join(self.path)}'")
+        if not self.path:
+            raise ValueError("there is no command without a word")
+        command = Command(self.path, function, self)
+        if any(each.kind is not Kind.CONTEXT for each in command.parameters):
+            raise TypeError(f"the default of '{command.name}' takes no arguments")
+        self.own = command
+        return function
+
+    def group(self, name: str, *, acl: Entries | None = None) -> Group:
+        """Make a group of commands, one word below this one; groups may stand in groups.
+
+        Args:
+            name: the word that leads to it.
+            acl: who may run its commands; None leaves it to the group above.
+
+        Raises:
+            TypeError, ValueError: there is such a command already, or it cannot be named so.
+        """
+        path = (*self.path, self._free(name))
+        made = Group(path, self, acl)
+        self.entries[name] = made
+        return made
+
+    # What it is
+
+    @property
+    def acl(self) -> Acl | None:
+        """Who may run its commands; None is everyone who has authenticated."""
+        return self._parent.acl if self._acl is None and self._parent is not None else self._acl
+
+    def commands(self) -> Iterator[Command]:
+        """Give all commands below, each before those that stand under its name, by name."""
+        if self.own is not None:
+            yield self.own
+        for _, entry in sorted(self.entries.items()):
+            if isinstance(entry, Command):
+                yield entry
+            else:
+                yield from entry.commands()
+
+    def find(self, words: Sequence[bytes], helper: Callable[[Group], Command]) -> Found:
+        """Return the command that words lead to, and what is left of them.
+
+        Args:
+            words: a command as it came.
+            helper: makes the command `help` of a group.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if not words:
+            if self.own is not None:
+                return Found(self.own, words)
+            raise UsageError("a further word is missing; try help", command=" ".join(self.path))
+        name = words[0].decode("utf-8", "surrogateescape")
+        entry = self.entries.get(name)
+        if isinstance(entry, Group):
+            return entry.find(words[1:], helper)
+        if entry is not None:
+            return Found(entry, words[1:])
+        if name == HELP:
+            return Found(helper(self), words[1:])
+        raise UsageError("unknown command; try help", command=" ".join([*self.path, printable(words[0])]))
+
+    def _free(self, name: object) -> str:
+        """A name that nothing has here, and that can stand in remctld's configuration."""
+        word = check_text("name", name)
+        if word.split() != [word] or not word.isprintable() or word[0] in "-#" or word in KEYWORDS:
+            raise ValueError(f"no command can be named so: {name!r}")
+        if word in self.entries:
+            raise ValueError(f"there are two commands '{' '.join((*self.path, word))}'")
+        return word
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} '{' '.join(self.path)}': {len(self.entries)} entries>"
+
+
+def _written(parameters: Sequence[Parameter]) -> Iterator[str]:
+    """The syntax of a command, in the order in which it is typed."""
+    for each in parameters:
+        if each.kind is Kind.OPTION:
+            text = each.flags[0] if each.flag else f"{each.flags[0]} <{spelled(each.name)}>"
+            text += " ..." if each.repeated else ""
+            yield text if each.default is REQUIRED else f"[{text}]"
+    for each in parameters:
+        if each.kind is Kind.ARGUMENT and not (each.stdin and comes_last(parameters)):
+            yield each.shown if each.default is REQUIRED else f"[{each.shown}]"
+        elif each.kind is Kind.TAIL:
+            yield f"[{each.shown} ...]"
+    if comes_last(parameters):
+        yield next(each.shown for each in parameters if each.stdin)
+
+
+def _place_of_stdin(parameters: Sequence[Parameter]) -> int | None:
+    if comes_last(parameters):
+        return -1
+    arguments = [each for each in parameters if each.kind is Kind.ARGUMENT]
+    return next((place for place, each in enumerate(arguments) if each.stdin), None)
+
+
+def _refuse_doubles(parameters: Sequence[Parameter]) -> None:
+    seen: set[str] = set()
+    for each in parameters:
+        negations = [f"--no-{flag[2:]}" for flag in each.flags if each.flag and flag.startswith("--")]
+        for name in (*each.flags, *negations) if each.flags else (each.shown,):
+            if name in seen:
+                raise ValueError(f"two parameters are called {name}")
+            seen.add(name)
+
+
+def _check_acl(acl: Entries | None) -> Acl | None:
+    if acl is None or isinstance(acl, Acl):
+        return acl
+    return Acl(acl) if isinstance(acl, str) else Acl(*acl)
+
+
+def _check_line(name: str, text: object) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a str: {text!r}")
+    if not (text.isprintable() or not text):
+        raise ValueError(f"{name} must be one line: {text!r}")
+    return text
+
+
+def _count(number: int) -> str:
+    return "none is taken, and" if number == 0 else f"{number} {'is' if number == 1 else 'are'} taken, and"

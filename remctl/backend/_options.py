@@ -1,0 +1,72 @@
+"""The options of a command, read by argparse, which is loaded when the first command that has some is called."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from remctl._arguments import printable
+from remctl.backend._errors import UsageError
+from remctl.backend._parameters import REQUIRED, Parameter
+
+_REST = "arguments"
+
+
+class Options:
+    """Takes options off the front of a command's arguments; the first word that is none ends them, as does `--`.
+
+    Args:
+        parameters: those that are options.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter]) -> None:
+        self._parameters = parameters
+        self._parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+        for parameter in parameters:
+            required = parameter.default is REQUIRED
+            if parameter.flag:
+                self._parser.add_argument(
+                    *parameter.flags,
+                    dest=parameter.name,
+                    action=argparse.BooleanOptionalAction,
+                    default=argparse.SUPPRESS,
+                )
+            else:
+                action = "append" if parameter.repeated else "store"
+                self._parser.add_argument(*parameter.flags, dest=parameter.name, action=action, required=required)
+        self._parser.add_argument(_REST, nargs=argparse.REMAINDER)
+
+    def take(self, words: Sequence[bytes]) -> tuple[dict[str, object], list[bytes]]:
+        """Return the options that were given, by their parameters' names, and the words that follow them.
+
+        Raises:
+            UsageError: there is no such option, or its value is missing or wrong.
+        """
+        found = vars(self._parser.parse_args([word.decode("utf-8", "surrogateescape") for word in words]))
+        rest = [_bytes(word) for word in found.pop(_REST)]
+        if rest[:1] == [b"--"]:
+            del rest[0]
+        values: dict[str, object] = {}
+        for parameter in self._parameters:
+            if parameter.name not in found:
+                continue
+            value = found[parameter.name]
+            if parameter.repeated:
+                values[parameter.name] = [parameter.read(_bytes(each)) for each in value]
+            else:
+                values[parameter.name] = value if parameter.flag else parameter.read(_bytes(value))
+        return values, rest
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what argparse would print, and end the program for."""
+
+    def error(self, message: str) -> NoReturn:
+        # A word that looks like an option may hold a value, which may be secret.
+        message = " ".join(word.partition("=")[0] if word.startswith("--") else word for word in message.split(" "))
+        raise UsageError(printable(message.encode("utf-8", "surrogateescape"), limit=None))
+
+
+def _bytes(word: str) -> bytes:
+    return word.encode("utf-8", "surrogateescape")

@@ -1,0 +1,225 @@
+"""From a function's signature to the arguments and options of its command."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO, Final, get_args, get_origin
+
+from remctl._arguments import printable
+from remctl.backend._context import Context
+from remctl.backend._errors import UsageError
+from remctl.backend._markers import MULTILINE, SECRET, STDIN, Marker, Match, Option, Range
+from remctl.backend._values import Reader, Unreadable, unwrap
+
+REQUIRED: Final = inspect.Parameter.empty
+"""Stands for the default of a parameter that has none."""
+
+
+class Kind(enum.Enum):
+    """How a parameter gets its value."""
+
+    ARGUMENT = "argument"
+    TAIL = "tail"
+    OPTION = "option"
+    CONTEXT = "context"
+
+
+class Parameter:
+    """One parameter of a command's function.
+
+    Args:
+        source: the parameter itself.
+        annotation: its type, evaluated.
+
+    Raises:
+        TypeError, ValueError: no command could have it.
+    """
+
+    name: str
+    """The function's name for it."""
+    kind: Kind
+    named: bool
+    """Whether the function takes it by its name."""
+    default: object
+    """What the function has for it; REQUIRED if nothing."""
+    secret: bool
+    stdin: bool
+    """Whether it comes on standard input."""
+    text: str
+    """Its description; may be empty."""
+    flags: tuple[str, ...]
+    """The names of an option, hyphens and all."""
+    repeated: bool
+    """Whether an option may be given several times, and the function gets a list."""
+
+    def __init__(self, source: inspect.Parameter, annotation: object) -> None:
+        wanted, marks = unwrap(annotation)
+        self.name = source.name
+        self.default = source.default
+        self.named = source.kind is source.KEYWORD_ONLY
+        self.stdin = STDIN in marks
+        self.secret = SECRET in marks
+        self.text = " ".join(mark for mark in marks if isinstance(mark, str))
+        self.kind = _kind(source, wanted, stdin=self.stdin)
+        self.repeated = self.kind is Kind.OPTION and get_origin(wanted) is list
+        if self.repeated:
+            wanted, more = unwrap(get_args(wanted)[0])
+            marks += more
+        if self.kind is not Kind.CONTEXT:
+            self.reader = Reader(wanted, lines=MULTILINE in marks or self.stdin)
+        self._checks: list[object] = [mark for mark in marks if callable(mark) or isinstance(mark, Match | Range)]
+        self._refuse_the_impossible(wanted, marks)
+        self.flags = tuple(self._flags(marks)) if self.kind is Kind.OPTION else ()
+
+    @property
+    def shown(self) -> str:
+        """How help and messages write it: <name>, or the option's long name."""
+        return self.flags[0] if self.flags else f"<{spelled(self.name)}>"
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the function reads it by itself."""
+        return self.reader.type is BinaryIO
+
+    @property
+    def flag(self) -> bool:
+        """Whether it is an option without a value."""
+        return self.kind is Kind.OPTION and self.reader.type is bool and not self.repeated
+
+    def read(self, word: bytes) -> object:
+        """Return the value of an argument, or of an option.
+
+        Raises:
+            UsageError: it has none, or a check refuses it.
+        """
+        try:
+            value = self.reader.read(word)
+            for check in self._checks:
+                if complaint := _complaint(check, value):
+                    raise Unreadable(complaint)
+        except Unreadable as error:
+            shown = "" if self.secret or self.stdin else f" '{printable(word)}'"
+            raise UsageError(f"invalid argument {self.shown}{shown}: {error}") from None
+        return value
+
+    def conditions(self) -> Iterator[str]:
+        """Say what a value has to fulfil, where that can be told."""
+        for check in self._checks:
+            if isinstance(check, Match):
+                yield f"matching {check.pattern.pattern}"
+            elif isinstance(check, Range):
+                yield str(check)
+
+    def _flags(self, marks: tuple[object, ...]) -> Iterator[str]:
+        yield f"--{spelled(self.name)}"
+        for mark in marks:
+            if isinstance(mark, Option):
+                yield from mark.names
+
+    def _refuse_the_impossible(self, wanted: object, marks: tuple[object, ...]) -> None:
+        for mark in marks:
+            if not (isinstance(mark, str | Marker | Match | Range | Option) or callable(mark)):
+                raise TypeError(f"{mark!r} is no marker, no text and no function")
+            if isinstance(mark, Option) and self.kind is not Kind.OPTION:
+                raise ValueError("only a keyword-only parameter is an option")
+            if isinstance(mark, Range) and wanted not in (int, float):
+                raise TypeError(f"{mark!r} is for int and float")
+            if isinstance(mark, Match) and wanted is not str:
+                raise TypeError(f"{mark!r} is for str")
+            if mark is MULTILINE and wanted is not str:
+                raise TypeError("MULTILINE is for str")
+        if self.stdin and self.kind is Kind.TAIL:
+            raise ValueError("standard input is one argument, and not several")
+        if self.stdin and self.default is not REQUIRED:
+            raise ValueError("what comes on standard input has no default: remctld cannot tell nothing from empty")
+        if wanted is BinaryIO and not self.stdin:
+            raise TypeError("BinaryIO is for STDIN")
+        if wanted is BinaryIO and self._checks:
+            raise TypeError("a stream cannot be checked")
+        if self.flag and self.default is REQUIRED:
+            raise ValueError("an option of bool needs a default")
+
+    def __repr__(self) -> str:
+        return f"<{self.kind.value} {self.name}>"
+
+
+def parameters_of(function: Callable[..., object]) -> list[Parameter]:
+    """Return a function's parameters.
+
+    Raises:
+        TypeError, ValueError: no command could be called with them; the text says which.
+    """
+    signature = inspect.signature(function)
+    types = _types(function)
+    found = []
+    for source in signature.parameters.values():
+        try:
+            found.append(Parameter(source, types.get(source.name, str)))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"parameter {source.name!r}: {error}") from None
+    for what, chosen in (
+        ("a Context", [each for each in found if each.kind is Kind.CONTEXT]),
+        ("standard input", [each for each in found if each.stdin]),
+    ):
+        if len(chosen) > 1:
+            raise ValueError(f"{chosen[0].name!r} and {chosen[1].name!r} cannot both be {what}")
+    _refuse_a_moving_stdin(found)
+    return found
+
+
+def spelled(name: str) -> str:
+    """A Python name as users of a command write it: max_size is max-size, and class_ is class."""
+    return name.strip("_").replace("_", "-")
+
+
+def comes_last(parameters: Sequence[Parameter]) -> bool:
+    """Whether the argument on standard input, if there is one, is the last, however many there are."""
+    arguments = [each for each in parameters if each.kind in (Kind.ARGUMENT, Kind.TAIL)]
+    return bool(arguments) and arguments[-1].stdin
+
+
+def _kind(source: inspect.Parameter, wanted: object, *, stdin: bool) -> Kind:
+    if source.kind is source.VAR_KEYWORD:
+        raise TypeError("a command takes no **keywords: each option is a parameter of its own")
+    if wanted is Context:
+        if source.kind is source.VAR_POSITIONAL:
+            raise TypeError("there is one Context")
+        return Kind.CONTEXT
+    if source.kind is source.VAR_POSITIONAL:
+        return Kind.TAIL
+    if source.kind is source.KEYWORD_ONLY and not stdin:
+        return Kind.OPTION
+    return Kind.ARGUMENT
+
+
+def _refuse_a_moving_stdin(parameters: Sequence[Parameter]) -> None:
+    stdin = next((each for each in parameters if each.stdin), None)
+    if stdin is not None and not comes_last(parameters) and any(each.kind is Kind.OPTION for each in parameters):
+        raise ValueError(f"parameter {stdin.name!r}: options would move it; standard input has to be the last argument")
+
+
+def _types(function: Callable[..., object]) -> dict[str, object]:
+    """A function's annotations, evaluated; that of what it returns is not needed."""
+    inner = inspect.unwrap(function)
+    inner = getattr(inner, "__func__", inner)
+    raw = {name: each for name, each in getattr(inner, "__annotations__", {}).items() if name != "return"}
+    names = getattr(inner, "__globals__", {})
+    try:
+        return typing.get_type_hints(types.SimpleNamespace(__annotations__=raw), names, include_extras=True)
+    except NameError as error:
+        raise TypeError(f"{error}: the types of a command's parameters have to be global names") from None
+
+
+def _complaint(check: object, value: object) -> str | None:
+    if isinstance(check, Match | Range):
+        return check.complaint(value)
+    assert callable(check)
+    try:
+        answer = check(value)
+    except ValueError as error:
+        return str(error) or "it is not allowed"
+    return "it is not allowed" if answer is False else None

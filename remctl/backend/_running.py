@@ -1,0 +1,134 @@
+"""How a command's function is run, and what becomes of what it returns or raises.
+
+`execute` and `execute_async` are twins: the one for a program, a test or a thread, the other for an event loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Generator, Iterable, Iterator, Sequence
+from typing import IO
+
+from remctl._arguments import printable
+from remctl.backend._commands import Command
+from remctl.backend._context import Context
+from remctl.backend._errors import CommandError, ExitStatus, OutputLostError
+from remctl.types import Stream
+
+logger = logging.getLogger(__name__)
+
+
+def execute(command: Command, words: Sequence[bytes], context: Context, stdin: IO[bytes] | None = None) -> int:
+    """Run a command to its end.
+
+    Args:
+        command: the command.
+        words: what follows its path.
+        context: who calls it, and where output goes.
+        stdin: see `Command.bind`.
+
+    Returns:
+        The exit status.
+    """
+    if command.asynchronous:
+        import asyncio
+
+        return asyncio.run(execute_async(command, words, context, stdin))
+    try:
+        positional, named = command.bind(words, context, stdin)
+        return _deliver(command.function(*positional, **named), context)
+    except (Exception, SystemExit) as error:
+        return failed(error, command.name, context)
+
+
+async def execute_async(
+    command: Command, words: Sequence[bytes], context: Context, stdin: IO[bytes] | None = None
+) -> int:
+    """Run a command to its end, in an event loop; see `execute`."""
+    try:
+        positional, named = command.bind(words, context, stdin)
+        answer = command.function(*positional, **named)
+        if isinstance(answer, AsyncIterator):
+            return await _deliver_async(answer, context)
+        return _deliver(await answer if isinstance(answer, Awaitable) else answer, context)
+    except (Exception, SystemExit) as error:
+        return failed(error, command.name, context)
+
+
+def failed(error: BaseException, name: str, context: Context) -> int:
+    """Tell the caller, in one line, why a command failed; the rest is for the log.
+
+    Args:
+        error: what ended it.
+        name: the command, for errors that do not know it.
+        context: who called it.
+
+    Returns:
+        The exit status.
+    """
+    text, status = _explained(error, name, context)
+    if text:
+        lines = [printable(line.encode("utf-8", "surrogateescape"), limit=None) for line in text.splitlines()]
+        with contextlib.suppress(OutputLostError):  # the status says it, where anybody sees it
+            context.write("".join(f"{line}\n" for line in lines), Stream.STDERR)
+    return status
+
+
+def _explained(error: BaseException, name: str, context: Context) -> tuple[str, int]:
+    if isinstance(error, CommandError):
+        return f"{error.command or name}: {error.reason or 'failed'}", error.status
+    if isinstance(error, OutputLostError):
+        return f"{name}: {error.reason}", ExitStatus.OUTPUT
+    if isinstance(error, SystemExit):
+        code = error.code
+        if code is None or (isinstance(code, int) and 0 <= code <= 255):
+            return "", int(code or 0)
+        if isinstance(code, str):
+            return code, 1
+    logger.error("command '%s' of %s failed", name, context.principal or "somebody", exc_info=error)
+    return f"{name}: internal error", ExitStatus.INTERNAL
+
+
+def _deliver(answer: object, context: Context) -> int:
+    """Send what a function returned, and make an exit status of it."""
+    if answer is None:
+        return 0
+    if isinstance(answer, int) and not isinstance(answer, bool):
+        if not 0 <= answer <= 255:
+            raise ValueError(f"an exit status is 0 to 255: {answer}")
+        return int(answer)
+    if isinstance(answer, str | bytes | bytearray | memoryview):
+        context.finish(answer)
+        return 0
+    if isinstance(answer, Iterable) and not isinstance(answer, dict):
+        return _deliver(_stream(iter(answer), context), context)
+    raise TypeError(
+        f"a command returns an exit status, None, str, bytes or an iterator of those, and not {type(answer).__name__}"
+    )
+
+
+def _stream(pieces: Iterator[str | bytes], context: Context) -> object:
+    """Send pieces as they come; return what a generator returns at its end."""
+    try:
+        while True:
+            try:
+                piece = next(pieces)
+            except StopIteration as end:
+                return end.value
+            context.write(piece)
+    finally:
+        if isinstance(pieces, Generator):
+            pieces.close()
+
+
+async def _deliver_async(pieces: AsyncIterator[str | bytes], context: Context) -> int:
+    try:
+        async for piece in pieces:
+            context.write(piece)
+            await context.drain()
+    finally:
+        if inspect.isasyncgen(pieces):
+            await pieces.aclose()
+    return 0
