@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from remctl._arguments import check_text
 
-__all__ = ["ANONYMOUS", "Acl"]
+__all__ = ["ANONYMOUS", "EVERYONE", "Acl"]
 
 logger = logging.getLogger(__name__)
 
@@ -286,3 +286,7 @@ def _parse_line(line: bytes, where: str, depth: int) -> _Entry | None:
     if len(words) != 2 or words[0] != "include":
         raise _Undecidable(f"{where}a line is one entry, or include and an entry")
     return _parse(words[1], "file", where, depth)
+
+
+EVERYONE: Final = Acl("anyuser:auth")
+"""Who may do something where nothing says so: all who have authenticated, under a name."""

@@ -93,8 +93,11 @@ class _LoopSink:
         """Send output at once if it is little; keep it for `drain` else, since encryption takes its time."""
         if self._kept or len(data) > CHUNK:
             self._kept.append((data, stream))
-        else:
+            return
+        try:
             self._request.write(data, stream)
+        except RuntimeError as error:
+            raise OutputLostError(str(error)) from None
 
     async def drain(self) -> None:
         """Send what was kept, and wait for the client."""
@@ -153,6 +156,7 @@ class _ThreadSink:
         """Send what was written, while the function goes on."""
         if not self._cancelled and (self._sender is None or self._sender.done()):
             self._sender = self._loop.create_task(self._send())
+            self._sender.add_done_callback(self._sent)
 
     async def _send(self) -> None:
         while self._kept:
@@ -163,3 +167,8 @@ class _ThreadSink:
                 with self._room:
                     self._size -= len(data)
                     self._room.notify_all()
+
+    def _sent(self, sender: asyncio.Task[None]) -> None:
+        """Let nobody wait for room that there will not be."""
+        if sender.cancelled() or sender.exception() is not None:
+            self.cancel()

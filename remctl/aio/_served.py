@@ -120,9 +120,6 @@ class Request:
 Handler = Callable[[Request], Awaitable[int | None]]
 Access = Set[str] | Acl | Callable[[Request], bool | Awaitable[bool]]
 
-EVERYONE: Final = Acl("anyuser:auth")
-"""Who may run commands when nothing says so."""
-
 
 async def permitted(acl: Acl, principal: str) -> bool:
     """Whether a principal is let in; what has to be read for it, or looked up, is so on a thread."""
@@ -289,8 +286,8 @@ class Served:
 
     async def _run(self, words: tuple[bytes, ...]) -> None:
         request = Request(self, words, self.principal or "", self._address, self._expires)
-        shown = self._server.shown(words)
-        logger.info("command '%s' of %s from %s", shown, self.principal, self._address)
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("command '%s' of %s from %s", self._server.shown(words), self.principal, self._address)
         size = sum(map(len, words))
         if not self._hold(size if size > MAX_MESSAGE_SIZE else 0):  # for what fits a message there is always room
             self._core.send_error(ErrorCode.TOOMUCH_DATA, NO_ROOM)
@@ -305,7 +302,7 @@ class Served:
             assert self.task is not None
             if isinstance(error, asyncio.CancelledError) and self.task.cancelling():
                 raise
-            logger.exception("the handler failed at the command '%s' of %s", shown, self.principal)
+            logger.exception("the handler failed at the command '%s' of %s", self._server.shown(words), self.principal)
             if self._core.state is not State.CLOSED:  # as it is when GSS-API can protect nothing any more
                 self._core.send_error(ErrorCode.INTERNAL, "Internal failure")
         finally:
@@ -313,7 +310,8 @@ class Served:
             request.done()
             self._hold(0)
         if self._core.cut:
-            logger.warning("protocol 1 had no room for %d bytes of output of '%s'", self._core.cut, shown)
+            cut, shown = self._core.cut, self._server.shown(words)
+            logger.warning("protocol 1 had no room for %d bytes of output of '%s'", cut, shown)
         self.channel.flush()
         if self._core.buffered:
             await asyncio.sleep(0)  # a client that sends ahead does not keep the others waiting

@@ -17,10 +17,10 @@ from typing import Final, Self
 from remctl import _arguments
 from remctl._endpoints import DEFAULT_PORTS
 from remctl._limits import MAX_COMMAND_SIZE, MAX_WORDS
-from remctl.acl import Acl
+from remctl.acl import EVERYONE, Acl
 from remctl.aio._backend import BackendHandler
 from remctl.aio._offload import local, network
-from remctl.aio._served import EVERYONE, FAREWELL, Access, Handler, Limits, Request, Served
+from remctl.aio._served import FAREWELL, Access, Handler, Limits, Request, Served
 from remctl.aio._turns import AT_ONCE
 from remctl.backend import Backend
 from remctl.security import ServerCredentials

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import IO, Final, NoReturn
+from typing import IO, NoReturn
 
 from remctl._arguments import check_command, check_count, check_text, label, printable
-from remctl.acl import Acl
+from remctl.acl import EVERYONE, Acl
 from remctl.backend import _help
 from remctl.backend._commands import HELP, Command, Entries, Found, Group
 from remctl.backend._context import Caller, Context, Sink
@@ -14,9 +14,6 @@ from remctl.backend._errors import CommandError, ExitStatus, UsageError
 from remctl.backend._running import execute, failed
 from remctl.exceptions import RemctlCommandError
 from remctl.types import ErrorCode, Result, Stream
-
-EVERYONE: Final = Acl("anyuser:auth")
-"""Who may run a command for which nothing says so."""
 
 
 class Backend(Group):

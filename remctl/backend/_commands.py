@@ -128,10 +128,10 @@ class Command:
     def shown(self, words: Sequence[bytes]) -> list[str]:
         """Return what follows the path as logs show it: printable, and without what is secret."""
         mask = self.secret_places()
-        shown = ["**MASKED**" if place in mask else printable(word) for place, word in enumerate(words)]
+        shown = ["**MASKED**" if place in mask else printable(word) for place, word in enumerate(words[:LONGEST])]
         if shown and self.stdin is not None and self.stdin < len(shown):
             shown[self.stdin] = "**DATA**"
-        return shown
+        return shown + ["..."] * (len(words) > LONGEST)
 
     def secret_places(self) -> range | set[int]:
         """Return which of the words that follow the path may be secret, from 0.
@@ -189,7 +189,7 @@ class Command:
 
 
 LONGEST: Final = 100
-"""Words that are masked where it is not known which of them are secret."""
+"""Words that logs show of a command, and that are masked where it is not known which of them are secret."""
 
 
 class Found(NamedTuple):
@@ -258,7 +258,7 @@ class Group:
         """
 
         def declare(function: F) -> F:
-            name = what if isinstance(what, str) else spelled(getattr(function, "__name__", ""))
+            name = what if isinstance(what, str) else _name_of(function)
             path = (*self.path, self._free(name))
             self.entries[name] = Command(path, function, self, summary=summary, syntax=syntax, hidden=hidden, acl=acl)
             return function
@@ -355,6 +355,7 @@ def _written(parameters: Sequence[Parameter]) -> Iterator[str]:
     for each in parameters:
         if each.kind is Kind.OPTION:
             text = each.flags[0] if each.flag else f"{each.flags[0]} <{spelled(each.name)}>"
+            text = f"--no-{spelled(each.name)}" if each.flag and each.default is True else text
             text += " ..." if each.repeated else ""
             yield text if each.default is REQUIRED else f"[{text}]"
     for each in parameters:
@@ -371,6 +372,13 @@ def _place_of_stdin(parameters: Sequence[Parameter]) -> int | None:
         return -1
     arguments = [each for each in parameters if each.kind is Kind.ARGUMENT]
     return next((place for place, each in enumerate(arguments) if each.stdin), None)
+
+
+def _name_of(function: object) -> str:
+    name = getattr(function, "__name__", "")
+    if not name.isidentifier():
+        raise ValueError(f"the command needs a name, which the function does not have: {function!r}")
+    return spelled(name)
 
 
 def _refuse_doubles(parameters: Sequence[Parameter]) -> None:

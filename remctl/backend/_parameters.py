@@ -71,7 +71,7 @@ class Parameter:
             marks += more
         if self.kind is not Kind.CONTEXT:
             self.reader = Reader(wanted, lines=MULTILINE in marks or self.stdin)
-        self._checks: list[object] = [mark for mark in marks if callable(mark) or isinstance(mark, Match | Range)]
+        self._checks = [mark for mark in marks if not isinstance(mark, str | Marker | Option)]
         self._refuse_the_impossible(wanted, marks)
         self.flags = tuple(self._flags(marks)) if self.kind is Kind.OPTION else ()
 
@@ -122,7 +122,9 @@ class Parameter:
 
     def _refuse_the_impossible(self, wanted: object, marks: tuple[object, ...]) -> None:
         for mark in marks:
-            if not (isinstance(mark, str | Marker | Match | Range | Option) or callable(mark)):
+            if isinstance(mark, type) or not (
+                isinstance(mark, str | Marker | Match | Range | Option) or callable(mark)
+            ):
                 raise TypeError(f"{mark!r} is no marker, no text and no function")
             if isinstance(mark, Option) and self.kind is not Kind.OPTION:
                 raise ValueError("only a keyword-only parameter is an option")
@@ -222,4 +224,6 @@ def _complaint(check: object, value: object) -> str | None:
         answer = check(value)
     except ValueError as error:
         return str(error) or "it is not allowed"
+    if answer not in (None, True, False):  # as of re.Pattern.match, where None would mean the opposite
+        raise TypeError(f"a check returns True or None, or False, and not {answer!r}")
     return "it is not allowed" if answer is False else None

@@ -99,6 +99,8 @@ def unwrap(annotation: object) -> tuple[object, tuple[object, ...]]:
 def _choices(wanted: object) -> Mapping[str, object] | None:
     """What may be written for a type with few values, and the value of each."""
     if typing.get_origin(wanted) is Literal:
+        if strange := [value for value in typing.get_args(wanted) if not isinstance(value, str | int)]:
+            raise TypeError(f"a Literal is of str or int: {strange[0]!r}")
         return {str(value): value for value in typing.get_args(wanted)}
     if isinstance(wanted, type) and issubclass(wanted, enum.Enum):
         return {each.value if isinstance(each.value, str) else each.name: each for each in wanted}

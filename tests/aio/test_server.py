@@ -13,7 +13,7 @@ from rawclient import RawClient, encode_words, error, output, status
 from serving import PATIENCE, Gate, ServerThread
 
 import remctl
-from remctl import ErrorCode, Output, OutputType, Remctl, RemctlCommandError, Stream
+from remctl import ErrorCode, Output, OutputType, Remctl, RemctlCommandError, Stream, acl
 from remctl.aio import Request, _served
 from remctl.testing import Sandbox, Server
 
@@ -337,7 +337,7 @@ class TestAccessControl:
         assert tuple(answer_of(box, handler, acl=[])) == self.REFUSED
 
     def test_keeps_out_those_who_have_no_name(self, box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_served, "ANONYMOUS", "user@")  # whose tickets a KDC gives out is not ours to test
+        monkeypatch.setattr(acl, "ANONYMOUS", "user@")  # whose tickets a KDC gives out is not ours to test
 
         def call(**options: Any) -> int | None:
             with ServerThread(box, **options) as server:

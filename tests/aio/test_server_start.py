@@ -65,8 +65,8 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("options", "kind", "text"),
         [
-            ({"handler": None}, TypeError, "handler must be a coroutine function: None"),
-            ({"handler": "example"}, TypeError, "handler must be a coroutine function: 'example'"),
+            ({"handler": None}, TypeError, "handler must be a coroutine function or a Backend: None"),
+            ({"handler": "example"}, TypeError, "handler must be a coroutine function or a Backend: 'example'"),
             ({"host": ""}, ValueError, "host must not be empty: ''"),
             ({"host": 5}, TypeError, "host must be a str: 5"),
             ({"host": "a\0b"}, ValueError, r"host must not contain NUL: 'a\\x00b'"),
@@ -78,9 +78,13 @@ class TestArguments:
             ({"principal": b"host/x"}, TypeError, "principal must be a str: b'host/x'"),
             ({"keytab": ""}, ValueError, "keytab must not be empty: ''"),
             ({"keytab": 5}, TypeError, "keytab must be a str: 5"),
-            ({"acl": "user@SANDBOX.TEST"}, TypeError, "acl must be a collection of principals, or a function: 'user@S"),
-            ({"acl": b"user"}, TypeError, "acl must be a collection of principals, or a function: b'user'"),
-            ({"acl": 5}, TypeError, "acl must be a collection of principals, or a function: 5"),
+            (
+                {"acl": "user@SANDBOX.TEST"},
+                TypeError,
+                "acl must be an Acl, a collection of principals, or a function: 'user@S",
+            ),
+            ({"acl": b"user"}, TypeError, "acl must be an Acl, a collection of principals, or a function: b'user'"),
+            ({"acl": 5}, TypeError, "acl must be an Acl, a collection of principals, or a function: 5"),
             ({"acl": ["user@SANDBOX.TEST", b"user"]}, TypeError, "acl must hold principals, which are str: b'user'"),
             ({"sock": "socket"}, TypeError, "sock must be a socket: 'socket'"),
             ({"max_connections": 0}, ValueError, "max_connections must be 1 or more: 0"),
