@@ -13,6 +13,8 @@ against remctld, and for the works about servers
 
     served   the blocking face, or the program `remctl`, against `remctl.aio.serve`
     remctld  the same against remctld
+    backend  the blocking face against a coroutine function of a `Backend` in `remctl.aio.serve`
+    thread   the same with a blocking function, which runs on a thread
 """
 
 from __future__ import annotations
@@ -34,11 +36,13 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+import remctl
 from remctl.testing import Sandbox
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 WORKER: Final = str(ROOT / "benchmarks" / "worker.py")
 AIO_WORKER: Final = str(ROOT / "benchmarks" / "aio_worker.py")
+BACKENDS: Final = str(ROOT / "benchmarks" / "backends.py")
 LIMIT: Final = str(ROOT / "build" / "limit")
 RESULTS: Final = ROOT / "benchmarks" / "results" / "latest.json"
 STOCK_PYTHON: Final = "/usr/bin/python3"
@@ -101,6 +105,13 @@ WORKS: Final = {
         "commands/s",
         {"remctld": 5},
     ),
+    "serve-backend": Work(
+        "commands over one session with a backend in our server",
+        7,
+        {"backend": 2000, "thread": 2000, "served": 2000},
+        "commands/s",
+        {"served": 0.7},
+    ),
     "serve-oneshot": Work(
         "calls of the C client to our server", 5, {"served": 200, "remctld": 30}, "calls/s", {"remctld": 3}
     ),
@@ -111,7 +122,36 @@ GROWTHS: Final = {
     "sessions": ("1,000 sessions", 1_000, ("ours",)),
 }
 CROWDS: Final = ("many", "latency", "idle")
-NAMES: Final = (*WORKS, *GROWTHS, "import", *CROWDS)
+NAMES: Final = (*WORKS, *GROWTHS, "import", "start", *CROWDS)
+
+STARTS: Final = {
+    "empty": "",
+    "backend": """
+from remctl.backend import Backend
+backend = Backend("start")
+@backend.command("backend")
+def hello(name: str = "world") -> str:
+    return f"hello {name}\\n"
+backend.main()
+""",
+    "options": """
+from remctl.backend import Backend
+backend = Backend("start")
+@backend.command("options")
+def hello(*, name: str = "world") -> str:
+    return f"hello {name}\\n"
+backend.main()
+""",
+    "coroutine": """
+from remctl.backend import Backend
+backend = Backend("start")
+@backend.command("coroutine")
+async def hello(name: str = "world") -> str:
+    return f"hello {name}\\n"
+backend.main()
+""",
+}
+"""Programs that remctld starts for a command."""
 
 MANY: Final = 1000
 """Sessions at once, each with a command of one second."""
@@ -156,14 +196,21 @@ class Bench:
         box: the running sandbox.
         quick: whether to do about a tenth of everything, which shows that it works rather than how fast.
         ours: a process of `remctl.testing.example`, and its port.
+        backends: the ports of `backends.py`.
     """
 
-    def __init__(self, box: Sandbox, quick: bool, ours: tuple[int, int]) -> None:
+    def __init__(self, box: Sandbox, quick: bool, ours: tuple[int, int], backends: tuple[int, int]) -> None:
         self._quick = quick
         self._box = box
         self._server = (box.host, str(box.port), box.principal)
         self._pid, port = ours
         self._ours = (box.host, str(port), box.principal)
+        self._servers = {
+            "served": self._ours,
+            "remctld": self._server,
+            "backend": (box.host, str(backends[0]), box.principal),
+            "thread": (box.host, str(backends[1]), box.principal),
+        }
         # Each interpreter finds its own module only when no variable tells it of others.
         self._environment = {name: value for name, value in box.env.items() if not name.startswith("PYTHON")}
         self.results: dict[str, Any] = {}
@@ -177,6 +224,8 @@ class Bench:
             self._grow(name, *GROWTHS[name])
         elif name == "import":
             self._import()
+        elif name == "start":
+            self._start()
         elif name == "idle":
             self._hold()
         else:
@@ -221,11 +270,11 @@ class Bench:
         if who == "limit":
             return float(self._output(LIMIT, name, str(count), *self._server))
         if who == "client" or name == "serve-oneshot":
-            return self._calls(count, self._ours if who == "served" else self._server)
+            return self._calls(count, self._servers["remctld" if who == "client" else who])
         if who == "asyncio":
             return float(self._asyncio(name.removeprefix("aio-"), count))
-        if name == "serve-session":
-            return float(self._worker("ours", "session", count, self._ours if who == "served" else self._server))
+        if name in ("serve-session", "serve-backend"):
+            return float(self._worker("ours", "session", count, self._servers[who]))
         return float(self._worker(who, name.removeprefix("aio-"), count))
 
     def _calls(self, count: int, server: tuple[str, str, str]) -> float:
@@ -273,6 +322,25 @@ class Bench:
             print(f"  {what:14} ours {1000 * best['ours']:.1f} ms, stock {1000 * best['stock']:.1f} ms")
             self.goals.append(Goal(f"import remctl, {what}: ours / stock", ratio, 3, False, "x"))
         self.results["import"] = {"pythons": pythons, **seconds}
+
+    def _start(self) -> None:
+        """Time commands for which remctld starts a Python program: an empty one, and backends."""
+        for name, text in STARTS.items():
+            self._box.add_command("start", name, f"#!{sys.executable}\n{text}")
+        seconds: dict[str, list[float]] = {name: [] for name in STARTS}
+        rounds = 5 if self._quick else 25
+        with remctl.Remctl(self._box.host, self._box.port, self._box.principal) as session:
+            for _ in range(rounds):
+                for name, times in seconds.items():
+                    begin = time.perf_counter()
+                    session.run(["start", name], check=True)
+                    times.append(time.perf_counter() - begin)
+        print(f"\nA command for which remctld starts a Python program: median of {rounds}")
+        for name, times in seconds.items():
+            print(f"  {name:9} {1000 * median(times):.1f} ms ({1000 * min(times):.1f} to {1000 * max(times):.1f})")
+        more = 1000 * (median(seconds["backend"]) - median(seconds["empty"]))
+        self.goals.append(Goal("a backend's start, more than an empty program's", more, 60, False, "ms"))
+        self.results["start"] = seconds
 
     def _crowd(self, name: str) -> None:
         """Open very many sessions at once, over several servers; measure the whole, or the event loop meanwhile."""
@@ -337,6 +405,17 @@ class Bench:
 
 
 @contextlib.contextmanager
+def backends(box: Sandbox) -> Iterator[tuple[int, int]]:
+    """Run `backends.py`; gives its ports."""
+    command = [sys.executable, BACKENDS, box.principal, box.keytab]
+    with subprocess.Popen(command, env=box.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        coroutine, blocking = map(int, process.stdout.readline().split())
+        yield coroutine, blocking
+        process.communicate()
+
+
+@contextlib.contextmanager
 def our_server(box: Sandbox) -> Iterator[tuple[int, int]]:
     """Run our server in a process of its own; gives its pid and its port."""
     command = [sys.executable, "-m", "remctl.testing.example"]
@@ -372,8 +451,8 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     with Sandbox() as box:
         box.add_examples()
-        with our_server(box) as ours:
-            bench = Bench(box, options.quick, ours)
+        with our_server(box) as ours, backends(box) as ports:
+            bench = Bench(box, options.quick, ours, ports)
             about = {**machine(), "quick": options.quick, "versions": bench.versions()}
             print(", ".join(f"{name}: {value}" for name, value in about.items()))
             for name in names:

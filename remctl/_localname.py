@@ -24,7 +24,7 @@ def local_name(principal: str) -> str | None:
     """Return the local account's name, or None if the principal has none.
 
     It follows `auth_to_local` of krb5.conf; by default name@REALM is `name` in the default realm, and all others have
-    none.  May read files, and call any thread may: each call has a Kerberos context of its own.
+    none.  May read files.  Any thread may call it: each call has a Kerberos context of its own.
 
     Raises:
         OSError: libkrb5 is not there.

@@ -7,11 +7,9 @@ where an entry asks for them on the extension (`regex:`) and libkrb5 (`localgrou
 from __future__ import annotations
 
 import enum
-import grp
 import logging
 import operator
 import os
-import pwd
 import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -61,7 +59,6 @@ class Acl:
     - A directory's files are read in the order of their names; remctld takes them as they come.
     - A path must be absolute, an entry shorter than 8 KiB outside files too, and a file without NUL; files that include
       one another in a circle refuse.
-    - A name service that fails looks to `localgroup:` like one that does not know the group.
 
     An Acl never changes, and all threads may use it; the files are read anew by each check.
 
@@ -201,14 +198,22 @@ def _matches_anyuser(who: str, principal: str) -> bool:
 
 
 def _matches_localgroup(group: str, principal: str) -> bool:
+    from remctl._libremctl import lib
     from remctl._localname import local_name
 
-    try:
-        found = grp.getgrnam(group)
-        name = local_name(principal)
-        return name is not None and (pwd.getpwnam(name).pw_gid == found.gr_gid or name in found.gr_mem)
-    except KeyError:
+    if _group_has(group, "") == lib.GROUP_UNKNOWN:  # then it does not matter what the principal is
         return False
+    name = local_name(principal)
+    return name is not None and _group_has(group, name) == lib.GROUP_WITH
+
+
+def _group_has(group: str, name: str) -> int:
+    from remctl._libremctl import lib
+
+    answer = lib.group_has(_encode(group), _encode(name))
+    if answer < 0:
+        raise OSError(-answer, f"the group cannot be looked up: {os.strerror(-answer)}")
+    return answer
 
 
 def _matches_regex(pattern: str, text: str) -> bool:
@@ -288,5 +293,5 @@ def _parse_line(line: bytes, where: str, depth: int) -> _Entry | None:
     return _parse(words[1], "file", where, depth)
 
 
-EVERYONE: Final = Acl("anyuser:auth")
+EVERYONE: Final = Acl("ANYUSER")
 """Who may do something where nothing says so: all who have authenticated, under a name."""

@@ -40,7 +40,7 @@ link_flags = pkg_config("--libs")
 ffi.set_source(
     "remctl._libremctl",
     '#include <netdb.h>\n#include "glue.h"\n',
-    sources=[f"src_c/{name}.c" for name in ("signals", "session", "job", "relay", "regex")],
+    sources=[f"src_c/{name}.c" for name in ("signals", "session", "job", "relay", "regex", "group")],
     include_dirs=["src_c", *values(compile_flags, "-I")],
     library_dirs=values(link_flags, "-L"),
     libraries=values(link_flags, "-l"),

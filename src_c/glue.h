@@ -6,6 +6,7 @@
  *     job.c       calls that block, on threads that can be left behind
  *     relay.c     the bytes of an authentication, carried by this side so that it can look at them and stop
  *     regex.c     regular expressions that mean what they mean to remctld
+ *     group.c     the groups of this machine, and whether they could be asked for
  */
 
 #ifndef GLUE_H
@@ -133,5 +134,11 @@ void relay_free(struct relay *);
 
 /* 1 if the pattern matches somewhere in the text, 0 if nowhere, -1 if that cannot be told: message then says why. */
 int regex_matches(const char *pattern, const char *text, char *message, size_t size);
+
+/* What group_has() answers, besides a negated errno. */
+#define GROUP_WITHOUT 0
+#define GROUP_WITH    1
+#define GROUP_UNKNOWN 2
+int group_has(const char *name, const char *user);
 
 #endif

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 import remctl
+from remctl.acl import Acl
 
 HOST = os.environ["REMCTL_SANDBOX_HOST"]
 PORT = int(os.environ["REMCTL_SANDBOX_PORT"])
@@ -166,6 +167,16 @@ def failures() -> None:
         assert client.run(["example", "hello"]).stdout == b"hello world\n"
 
 
+def acls() -> None:
+    """Regular expressions that match, do not, and are none; groups that have somebody, do not, and are unknown."""
+    for number in range(50):
+        assert Acl(f"regex:^user{number}@").allows(f"user{number}@EXAMPLE.ORG")
+        assert not Acl("regex:^[[:digit:]]+@").allows("user@EXAMPLE.ORG")
+        expect(ValueError, lambda: Acl("regex:("))
+    for group in ("daemon", "no-such-group"):
+        assert not Acl(f"localgroup:{group}").allows("nobody@EXAMPLE.ORG")
+
+
 PATHS = (
     one_shot,
     session,
@@ -178,6 +189,7 @@ PATHS = (
     dropped,
     many_threads,
     failures,
+    acls,
 )
 
 

@@ -65,9 +65,9 @@ def config(backend: Backend, program: str) -> Iterator[str]:
 def _for_help(word: str, group: Group, program: str) -> Iterator[str]:
     """Anybody may ask; each sees what it may run."""
     if HELP not in group.entries:
-        yield f"{word} {HELP} {program} anyuser:auth"
+        yield f"{word} {HELP} {program} ANYUSER"
     if group.own is None:
-        yield f"{word} EMPTY {program} help={MANUAL}{word} anyuser:auth"
+        yield f"{word} EMPTY {program} help={MANUAL}{word} ANYUSER"
 
 
 def _line(word: str, subcommand: str, program: str, commands: Sequence[Command]) -> str:
