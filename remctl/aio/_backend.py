@@ -14,8 +14,7 @@ from typing import Final
 from remctl.aio._offload import Threads
 from remctl.aio._served import Request, permitted
 from remctl.backend import Backend, Context, OutputLostError, UsageError
-from remctl.backend._backend import acl_of
-from remctl.backend._commands import Command
+from remctl.backend._command import Command
 from remctl.backend._context import Caller
 from remctl.backend._running import execute, execute_async, failed
 from remctl.exceptions import RemctlCommandError
@@ -60,7 +59,7 @@ class BackendHandler:
         except UsageError as error:
             status = failed(error, "", Context((), caller, sink))
         else:
-            if not await permitted(acl_of(command), request.principal):
+            if not await permitted(command.acl, request.principal):
                 raise RemctlCommandError("Access denied", code=ErrorCode.ACCESS)
             if not command.asynchronous:
                 return await self._on_thread(command, words, caller, request)

@@ -6,9 +6,9 @@ a command needs them: a program is started for each command.
 """
 
 from remctl.backend._backend import Backend
-from remctl.backend._commands import Group
 from remctl.backend._context import Context
 from remctl.backend._errors import CommandError, ExitStatus, OutputLostError, UsageError
+from remctl.backend._group import Group
 from remctl.backend._markers import MULTILINE, SECRET, STDIN, Match, Option, Range
 
 __all__ = [

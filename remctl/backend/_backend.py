@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import IO, NoReturn
+from typing import IO, Final, NoReturn
 
 from remctl._arguments import check_command, check_count, check_text, label, printable
-from remctl.acl import EVERYONE, Acl
+from remctl.acl import Acl
 from remctl.backend import _help
-from remctl.backend._commands import HELP, Command, Entries, Found, Group
+from remctl.backend._command import Command
 from remctl.backend._context import Caller, Context, Sink
 from remctl.backend._errors import CommandError, ExitStatus, UsageError
+from remctl.backend._group import HELP, Entries, Found, Group
 from remctl.backend._running import execute, failed
 from remctl.exceptions import RemctlCommandError
 from remctl.types import ErrorCode, Result, Stream
+
+ANYBODY: Final = Acl("anyuser:anonymous")
+"""Who may ask for help: each sees what it may run."""
 
 
 class Backend(Group):
@@ -134,7 +138,7 @@ class Backend(Group):
             command, rest = self.find_command(words, caller.principal or None, width)
         except UsageError as error:
             return failed(error, label(words), Context((), caller, sink))
-        if caller.principal and not may_run(command, caller.principal):
+        if caller.principal and not command.acl.allows(caller.principal):
             raise RemctlCommandError("Access denied", code=ErrorCode.ACCESS, command=command.name)
         return execute(command, rest, Context(command.path, caller, sink), stdin)
 
@@ -180,9 +184,9 @@ class Backend(Group):
                 raise UsageError(f"unknown command: {printable(' '.join(words[: place + 1]).encode())}", command=HELP)
             found = entry
         if isinstance(found, Group):
-            shown = [each for each in _visible(found) if principal is None or may_run(each, principal)]
+            shown = [each for each in _visible(found) if principal is None or each.acl.allows(principal)]
             return _help.listing(list(_visible(self.top)), shown, banner=self.banner, width=width)
-        if principal is not None and not may_run(found, principal):
+        if principal is not None and not found.acl.allows(principal):
             raise CommandError(f"access denied: {found.name}", status=ExitStatus.DENIED, command=HELP)
         return _help.page(found, width=width)
 
@@ -195,14 +199,14 @@ class Backend(Group):
         """
         every = list(_visible(self.top))
         below = [each for each in every if each.path[: len(words)] == tuple(words)]
-        return _help.listing(every, [each for each in below if principal is None or may_run(each, principal)])
+        return _help.listing(every, [each for each in below if principal is None or each.acl.allows(principal)])
 
     def _help_of(self, group: Group, principal: str | None, width: int) -> Command:
         def show(*words: str) -> str:
             """Show the commands, or how one is used."""
             return self.help([*group.path, *words], principal=principal, width=width)
 
-        return Command((*group.path, HELP), show, None, acl="anyuser:anonymous")
+        return Command((*group.path, HELP), show, ANYBODY)
 
 
 class _Memory:
@@ -217,16 +221,6 @@ class _Memory:
 
     async def drain(self) -> None:
         """There is always room."""
-
-
-def may_run(command: Command, principal: str) -> bool:
-    """Whether a principal may run a command; this may wait for files and name services."""
-    return acl_of(command).allows(principal)
-
-
-def acl_of(command: Command) -> Acl:
-    """Who may run a command."""
-    return EVERYONE if command.acl is None else command.acl
 
 
 def _check_banner(banner: object) -> str:

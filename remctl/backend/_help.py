@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from remctl.backend._commands import Command
+from remctl.backend._command import Command
 from remctl.backend._parameters import REQUIRED, Kind, Parameter
 
 WIDTH: Final = 80

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NoReturn
 
 from remctl._arguments import printable
-from remctl.backend._commands import HELP
 from remctl.backend._context import Caller
 from remctl.backend._errors import CommandError, ExitStatus, OutputLostError
+from remctl.backend._group import HELP
 from remctl.backend._help import WIDTH
 from remctl.exceptions import RemctlCommandError
 from remctl.types import Stream

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from remctl.backend._commands import HELP, Command, Group
+from remctl.backend._command import Command
 from remctl.backend._errors import CommandError
+from remctl.backend._group import HELP, Group
 from remctl.backend._program import CONFIG, MANUAL, SUMMARY
 
 if TYPE_CHECKING:
@@ -71,11 +72,9 @@ def _for_help(word: str, group: Group, program: str) -> Iterator[str]:
 
 
 def _line(word: str, subcommand: str, program: str, commands: Sequence[Command]) -> str:
-    from remctl.backend._backend import acl_of
-
     where = f"{word} {subcommand}"
     stdin = _common(where, "arguments on standard input", map(_stdin, commands))
-    acl = _common(where, "ACLs", (str(acl_of(each)) for each in commands))
+    acl = _common(where, "ACLs", (str(each.acl) for each in commands))
     masked = sorted({len(each.path) + place for each in commands for place in each.secret_places()})
     fields = [where, program]
     if stdin:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Generator, Iterable, Itera
 from typing import IO
 
 from remctl._arguments import printable
-from remctl.backend._commands import Command
+from remctl.backend._command import Command
 from remctl.backend._context import Context
 from remctl.backend._errors import CommandError, ExitStatus, OutputLostError
 from remctl.types import Stream

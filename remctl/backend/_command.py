@@ -1,27 +1,22 @@
-"""The table of commands: a tree of groups, whose words lead to a function."""
+"""A command: a function, and how words become its arguments."""
 
 from __future__ import annotations
 
 import inspect
 import io
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any, Final, NamedTuple, TypeVar, overload
+from typing import IO, Any, Final
 
-from remctl._arguments import check_text, printable
+from remctl._arguments import printable
 from remctl.acl import Acl
 from remctl.backend._context import Context
 from remctl.backend._errors import UsageError
 from remctl.backend._parameters import REQUIRED, Kind, Parameter, comes_last, parameters_of, spelled
 
 Function = Callable[..., Any]
-F = TypeVar("F", bound=Function)
-Entries = str | Sequence[str] | Acl
 
-KEYWORDS: Final = ("ALL", "EMPTY")
-"""What means something else in remctld's configuration."""
-
-HELP: Final = "help"
-"""The word that every group has, unless a command has it."""
+LONGEST: Final = 100
+"""Words that logs show of a command, and that are masked where it is not known which of them are secret."""
 
 
 class Command:
@@ -30,11 +25,10 @@ class Command:
     Args:
         path: the words that choose it.
         function: the function.
-        group: where it stands; None for what has no ACL.
+        acl: who may run it.
         summary: one line about it; None takes the first of the docstring.
         syntax: what follows the path; None makes it from the signature.
         hidden: whether help leaves it out.
-        acl: who may run it; None leaves that to the group.
 
     Raises:
         TypeError, ValueError: no command can be made of it.
@@ -42,6 +36,8 @@ class Command:
 
     path: tuple[str, ...]
     function: Function
+    acl: Acl
+    """Who may run it."""
     parameters: list[Parameter]
     summary: str
     text: str
@@ -58,19 +54,17 @@ class Command:
         self,
         path: tuple[str, ...],
         function: Function,
-        group: Group | None,
+        acl: Acl,
         *,
         summary: str | None = None,
         syntax: str | None = None,
         hidden: bool = False,
-        acl: Entries | None = None,
     ) -> None:
         if not callable(function):
             raise TypeError(f"a command is a function: {function!r}")
         self.path = path
         self.function = function
-        self._group = group
-        self._acl = _check_acl(acl)
+        self.acl = acl
         try:
             self.parameters = parameters_of(function)
             _refuse_doubles(self.parameters)
@@ -94,11 +88,6 @@ class Command:
     def name(self) -> str:
         """The words that choose it, as one text."""
         return " ".join(self.path)
-
-    @property
-    def acl(self) -> Acl | None:
-        """Who may run it; None is everyone who has authenticated."""
-        return self._group.acl if self._acl is None and self._group is not None else self._acl
 
     def bind(
         self, words: Sequence[bytes], context: Context, stdin: IO[bytes] | None = None
@@ -144,7 +133,7 @@ class Command:
             return range(LONGEST)
         places = {place for place, each in enumerate(self._arguments) if each.secret}
         if self._tail is not None and self._tail.secret:
-            places |= set(range(len(self._arguments), LONGEST))
+            places |= set(range(sum(not each.named for each in self._arguments), LONGEST))
         return places
 
     def _take_options(self, words: Sequence[bytes]) -> tuple[dict[str, object], Sequence[bytes]]:
@@ -188,168 +177,6 @@ class Command:
         return f"<command '{self.name}'>"
 
 
-LONGEST: Final = 100
-"""Words that logs show of a command, and that are masked where it is not known which of them are secret."""
-
-
-class Found(NamedTuple):
-    """What words have led to."""
-
-    command: Command
-    words: Sequence[bytes]
-    """Those that follow the path."""
-
-
-class Group:
-    """Commands whose paths begin with the same words; see `Backend.group`."""
-
-    path: tuple[str, ...]
-    """The words that lead here."""
-
-    def __init__(self, path: tuple[str, ...], parent: Group | None, acl: Entries | None) -> None:
-        self.path = path
-        self.entries: dict[str, Command | Group] = {}
-        self.own: Command | None = None
-        self._parent = parent
-        self._acl = _check_acl(acl)
-
-    # Declaring
-
-    @overload
-    def command(self, function: F, /) -> F: ...
-
-    @overload
-    def command(
-        self,
-        name: str | None = None,
-        /,
-        *,
-        summary: str | None = None,
-        syntax: str | None = None,
-        hidden: bool = False,
-        acl: Entries | None = None,
-    ) -> Callable[[F], F]: ...
-
-    def command(
-        self,
-        what: F | str | None = None,
-        /,
-        *,
-        summary: str | None = None,
-        syntax: str | None = None,
-        hidden: bool = False,
-        acl: Entries | None = None,
-    ) -> F | Callable[[F], F]:
-        """Make a function a command: `@backend.command`, or `@backend.command("name", ...)`.
-
-        Args:
-            what: the function; or the command's name, by default the function's, with hyphens for underscores.
-            summary: one line about it, for help; None takes the first line of the docstring.
-            syntax: what help shows after the name; None makes it from the signature.
-            hidden: whether help leaves it out.
-            acl: who may run it, in remctld's syntax: see `remctl.acl.Acl`.  None leaves it to the group it stands in,
-                and that to the one above; without any, it is everyone who has authenticated.
-
-        Returns:
-            The function itself.
-
-        Raises:
-            TypeError, ValueError: there is such a command already, or no command can be made of it.
-        """
-
-        def declare(function: F) -> F:
-            name = what if isinstance(what, str) else _name_of(function)
-            path = (*self.path, self._free(name))
-            self.entries[name] = Command(path, function, self, summary=summary, syntax=syntax, hidden=hidden, acl=acl)
-            return function
-
-        return declare if what is None or isinstance(what, str) else declare(what)
-
-    def default(self, function: F) -> F:
-        """Make a function what runs when no further word follows: `@group.default`; it takes no arguments.
-
-        Raises:
-            TypeError, ValueError: there is one already, or it needs an argument.
-        """
-        if self.own is not None:
-            raise ValueError(f"there are two defaults of '{' '.join(self.path)}'")
-        if not self.path:
-            raise ValueError("there is no command without a word")
-        command = Command(self.path, function, self)
-        if any(each.kind is not Kind.CONTEXT for each in command.parameters):
-            raise TypeError(f"the default of '{command.name}' takes no arguments")
-        self.own = command
-        return function
-
-    def group(self, name: str, *, acl: Entries | None = None) -> Group:
-        """Make a group of commands, one word below this one; groups may stand in groups.
-
-        Args:
-            name: the word that leads to it.
-            acl: who may run its commands; None leaves it to the group above.
-
-        Raises:
-            TypeError, ValueError: there is such a command already, or it cannot be named so.
-        """
-        path = (*self.path, self._free(name))
-        made = Group(path, self, acl)
-        self.entries[name] = made
-        return made
-
-    # What it is
-
-    @property
-    def acl(self) -> Acl | None:
-        """Who may run its commands; None is everyone who has authenticated."""
-        return self._parent.acl if self._acl is None and self._parent is not None else self._acl
-
-    def commands(self) -> Iterator[Command]:
-        """Give all commands below, each before those that stand under its name, by name."""
-        if self.own is not None:
-            yield self.own
-        for _, entry in sorted(self.entries.items()):
-            if isinstance(entry, Command):
-                yield entry
-            else:
-                yield from entry.commands()
-
-    def find(self, words: Sequence[bytes], helper: Callable[[Group], Command]) -> Found:
-        """Return the command that words lead to, and what is left of them.
-
-        Args:
-            words: a command as it came.
-            helper: makes the command `help` of a group.
-
-        Raises:
-            UsageError: there is none.
-        """
-        if not words:
-            if self.own is not None:
-                return Found(self.own, words)
-            raise UsageError("a further word is missing; try help", command=" ".join(self.path))
-        name = words[0].decode("utf-8", "surrogateescape")
-        entry = self.entries.get(name)
-        if isinstance(entry, Group):
-            return entry.find(words[1:], helper)
-        if entry is not None:
-            return Found(entry, words[1:])
-        if name == HELP:
-            return Found(helper(self), words[1:])
-        raise UsageError("unknown command; try help", command=" ".join([*self.path, printable(words[0])]))
-
-    def _free(self, name: object) -> str:
-        """A name that nothing has here, and that can stand in remctld's configuration."""
-        word = check_text("name", name)
-        if word.split() != [word] or not word.isprintable() or word[0] in "-#" or word in KEYWORDS:
-            raise ValueError(f"no command can be named so: {name!r}")
-        if word in self.entries:
-            raise ValueError(f"there are two commands '{' '.join((*self.path, word))}'")
-        return word
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} '{' '.join(self.path)}': {len(self.entries)} entries>"
-
-
 def _written(parameters: Sequence[Parameter]) -> Iterator[str]:
     """The syntax of a command, in the order in which it is typed."""
     for each in parameters:
@@ -374,13 +201,6 @@ def _place_of_stdin(parameters: Sequence[Parameter]) -> int | None:
     return next((place for place, each in enumerate(arguments) if each.stdin), None)
 
 
-def _name_of(function: object) -> str:
-    name = getattr(function, "__name__", "")
-    if not name.isidentifier():
-        raise ValueError(f"the command needs a name, which the function does not have: {function!r}")
-    return spelled(name)
-
-
 def _refuse_doubles(parameters: Sequence[Parameter]) -> None:
     seen: set[str] = set()
     for each in parameters:
@@ -389,12 +209,6 @@ def _refuse_doubles(parameters: Sequence[Parameter]) -> None:
             if name in seen:
                 raise ValueError(f"two parameters are called {name}")
             seen.add(name)
-
-
-def _check_acl(acl: Entries | None) -> Acl | None:
-    if acl is None or isinstance(acl, Acl):
-        return acl
-    return Acl(acl) if isinstance(acl, str) else Acl(*acl)
 
 
 def _check_line(name: str, text: object) -> str:
