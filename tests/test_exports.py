@@ -62,9 +62,11 @@ LOW_LEVEL = {
 
 MODULES = [
     "remctl",
+    "remctl.acl",
     "remctl.aio",
     "remctl.aio.client",
     "remctl.aio.server",
+    "remctl.backend",
     "remctl.exceptions",
     "remctl.protocol",
     "remctl.security",
@@ -193,10 +195,26 @@ def test_the_version_is_a_plain_one() -> None:
 
 @pytest.mark.parametrize(
     "stranger",
-    ["asyncio", "gssapi", "k5test", "pytest", "remctl.aio", "remctl.protocol", "remctl.security", "remctl.testing"],
+    [
+        "asyncio",
+        "gssapi",
+        "k5test",
+        "pytest",
+        "remctl.acl",
+        "remctl.aio",
+        "remctl.backend",
+        "remctl.protocol",
+        "remctl.security",
+        "remctl.testing",
+    ],
 )
 def test_importing_the_package_does_not_load(stranger: str) -> None:
     assert run(f"import remctl, sys; print({stranger!r} in sys.modules)") == "False\n"
+
+
+@pytest.mark.parametrize("stranger", ["argparse", "asyncio", "gssapi", "remctl.aio", "remctl.security"])
+def test_importing_the_frame_for_commands_does_not_load(stranger: str) -> None:
+    assert run(f"import remctl.backend, sys; print({stranger!r} in sys.modules)") == "False\n"
 
 
 @pytest.mark.parametrize("stranger", ["k5test", "pytest"])

@@ -185,6 +185,8 @@ class Backend(Group):
             found = entry
         if isinstance(found, Group):
             shown = [each for each in _visible(found) if principal is None or each.acl.allows(principal)]
+            if not shown:
+                return "There is no command here that you may run.\n"
             return _help.listing(list(_visible(self.top)), shown, banner=self.banner, width=width)
         if principal is not None and not found.acl.allows(principal):
             raise CommandError(f"access denied: {found.name}", status=ExitStatus.DENIED, command=HELP)

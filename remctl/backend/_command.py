@@ -165,6 +165,8 @@ class Command:
         named: dict[str, object] = {}
         for parameter in self.parameters:
             value = context if parameter.kind is Kind.CONTEXT else values.get(parameter.name, parameter.default)
+            if parameter.repeated and isinstance(value, list):
+                value = [*value]  # the function may change it, and a default is there for the next call too
             if parameter.kind is Kind.TAIL:
                 positional += tail
             elif parameter.named:

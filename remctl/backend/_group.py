@@ -167,7 +167,7 @@ class Group:
         """A name that nothing has here, and that can stand in remctld's configuration."""
         word = check_text("name", name)
         if word.split() != [word] or not word.isprintable() or word[0] in "-#" or word in KEYWORDS:
-            raise ValueError(f"no command can be named so: {name!r}")
+            raise ValueError(f"no command can be named so, it is one word (see also group): {name!r}")
         if word in self.entries:
             raise ValueError(f"there are two commands '{' '.join((*self.path, word))}'")
         return word

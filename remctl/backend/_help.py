@@ -102,5 +102,5 @@ def _facts(parameter: Parameter) -> Iterator[str]:
         yield "may be given several times"
     if parameter.default is REQUIRED and parameter.kind is Kind.OPTION:
         yield "has to be given"
-    if parameter.default not in (REQUIRED, None, False, (), []) and not parameter.secret:
+    if parameter.default not in (REQUIRED, None, False, "", b"", (), []) and not parameter.secret:
         yield f"default: {parameter.reader.written(parameter.default)}"

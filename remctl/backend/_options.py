@@ -53,9 +53,9 @@ class Options:
                 continue
             value = found[parameter.name]
             if parameter.repeated:
-                values[parameter.name] = [parameter.read(_bytes(each)) for each in value]
+                values[parameter.name] = [parameter.read(_value(each)) for each in value]
             else:
-                values[parameter.name] = value if parameter.flag else parameter.read(_bytes(value))
+                values[parameter.name] = value if parameter.flag else parameter.read(_value(value))
         return values, rest
 
 
@@ -66,6 +66,11 @@ class _Parser(argparse.ArgumentParser):
         # A word that looks like an option may hold a value, which may be secret.
         message = " ".join(word.partition("=")[0] if word.startswith("--") else word for word in message.split(" "))
         raise UsageError(printable(message.encode("utf-8", "surrogateescape"), limit=None))
+
+
+def _value(found: object) -> bytes:
+    """An option's value; argparse before 3.13 loses `--`, as which it takes the end of the options."""
+    return b"--" if found == [] else _bytes(str(found))
 
 
 def _bytes(word: str) -> bytes:

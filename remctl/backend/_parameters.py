@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 import inspect
+import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO, Final, get_args, get_origin
 
 from remctl._arguments import printable
@@ -73,6 +74,7 @@ class Parameter:
             self.reader = Reader(wanted, lines=MULTILINE in marks or self.stdin)
         self._checks = [mark for mark in marks if not isinstance(mark, str | Marker | Option)]
         self._refuse_the_impossible(wanted, marks)
+        self._refuse_the_default()
         self.flags = tuple(self._flags(marks)) if self.kind is Kind.OPTION else ()
 
     @property
@@ -126,6 +128,8 @@ class Parameter:
                 isinstance(mark, str | Marker | Match | Range | Option) or callable(mark)
             ):
                 raise TypeError(f"{mark!r} is no marker, no text and no function")
+            if isinstance(getattr(mark, "__self__", None), re.Pattern):
+                raise TypeError(f"{mark!r} gives None for what does not match; write Match(...)")
             if isinstance(mark, Option) and self.kind is not Kind.OPTION:
                 raise ValueError("only a keyword-only parameter is an option")
             if isinstance(mark, Range) and wanted not in (int, float):
@@ -145,6 +149,17 @@ class Parameter:
         if self.flag and self.default is REQUIRED:
             raise ValueError("an option of bool needs a default")
 
+    def _refuse_the_default(self) -> None:
+        """What the function takes for nothing has to be what it takes for something, unless it is None."""
+        if self.default in (REQUIRED, None) or self.kind is Kind.CONTEXT:
+            return
+        for value in self.default if self.repeated and isinstance(self.default, Iterable) else [self.default]:
+            if not self.reader.fits(value):
+                raise TypeError(f"the default is of another type: {value!r}")
+            for check in self._checks:
+                if isinstance(check, Match | Range) and (complaint := check.complaint(value)):
+                    raise ValueError(f"the default {value!r}: {complaint}")
+
     def __repr__(self) -> str:
         return f"<{self.kind.value} {self.name}>"
 
@@ -156,6 +171,8 @@ def parameters_of(function: Callable[..., object]) -> list[Parameter]:
         TypeError, ValueError: no command could be called with them; the text says which.
     """
     signature = inspect.signature(function)
+    if next(iter(signature.parameters), None) == "self":
+        raise TypeError("parameter 'self': a method is declared when it is bound: backend.command(thing.method)")
     types = _types(function)
     found = []
     for source in signature.parameters.values():

@@ -43,8 +43,8 @@ def print_config(backend: Backend, words: Sequence[str]) -> int:
         raise CommandError(f"remctld cannot run a program with blanks in its path: {program}", command=CONFIG)
     if not os.access(program, os.X_OK):
         print(f"warning: {program} is not executable, and remctld could not run it", file=sys.stderr)
-    for line in config(backend, program):
-        print(line)
+    lines = list(config(backend, program))  # all of them, or none
+    print("\n".join(lines))
     return 0
 
 

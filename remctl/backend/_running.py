@@ -35,6 +35,8 @@ def execute(command: Command, words: Sequence[bytes], context: Context, stdin: I
     if command.asynchronous:
         import asyncio
 
+        if _loop_runs():
+            raise RuntimeError("a coroutine function needs an event loop of its own here: call this with to_thread()")
         return asyncio.run(execute_async(command, words, context, stdin))
     try:
         positional, named = command.bind(words, context, stdin)
@@ -55,6 +57,16 @@ async def execute_async(
         return _deliver(await answer if isinstance(answer, Awaitable) else answer, context)
     except (Exception, SystemExit) as error:
         return failed(error, command.name, context)
+
+
+def _loop_runs() -> bool:
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def failed(error: BaseException, name: str, context: Context) -> int:
@@ -80,7 +92,7 @@ def _explained(error: BaseException, name: str, context: Context) -> tuple[str, 
     if isinstance(error, CommandError):
         return f"{error.command or name}: {error.reason or 'failed'}", error.status
     if isinstance(error, OutputLostError):
-        return f"{name}: {error.reason}", ExitStatus.OUTPUT
+        return f"{name}: {error.reason}", int(ExitStatus.OUTPUT)
     if isinstance(error, SystemExit):
         code = error.code
         if code is None or (isinstance(code, int) and 0 <= code <= 255):
@@ -88,7 +100,7 @@ def _explained(error: BaseException, name: str, context: Context) -> tuple[str, 
         if isinstance(code, str):
             return code, 1
     logger.error("command '%s' of %s failed", name, context.principal or "somebody", exc_info=error)
-    return f"{name}: internal error", ExitStatus.INTERNAL
+    return f"{name}: internal error", int(ExitStatus.INTERNAL)
 
 
 def _deliver(answer: object, context: Context) -> int:

@@ -10,7 +10,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import BinaryIO, Final, Literal, cast
 
 from remctl._arguments import printable
 
@@ -41,7 +41,10 @@ class Reader:
         self.choices = _choices(wanted)
         self._control = _CONTROL_BUT_LINES if lines else _CONTROL
         if self.choices is None and wanted not in _FROM_TEXT and wanted not in (str, bytes, Path, BinaryIO):
-            raise TypeError(f"there is no way to read {wanted!r} from an argument")
+            raise TypeError(
+                f"there is no way to read {wanted!r} from an argument: annotate str, and convert in the function"
+                " (several arguments are *names: str, an option given several times is list[str])"
+            )
 
     def read(self, word: bytes) -> object:
         """Return the value of an argument.
@@ -62,6 +65,14 @@ class Reader:
                 raise Unreadable(f"it must be one of {', '.join(self.choices)}")
             return self.choices[text]
         return text if self.type is str else _FROM_TEXT[self.type](text)
+
+    def fits(self, value: object) -> bool:
+        """Return whether a value is of the type."""
+        if self.choices is not None:
+            return value in self.choices.values()
+        if self.type is float:
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        return type(value) is self.type if self.type is int else isinstance(value, cast(type, self.type))
 
     def written(self, value: object) -> str:
         """Return a value as it would be typed."""
