@@ -192,15 +192,16 @@ class Backend(Group):
             raise CommandError(f"access denied: {found.name}", status=ExitStatus.DENIED, command=HELP)
         return _help.page(found, width=width)
 
-    def summary(self, words: Sequence[str], *, principal: str | None = None) -> str:
+    def summary(self, words: Sequence[str], *, principal: str | None = None, alone: bool = False) -> str:
         """Return the lines of the list of commands that are about those under some words.
 
         Args:
             words: the first words of their names.
             principal: for whom: what it may not run is left out; None shows all.
+            alone: whether the commands under it are left out.
         """
         every = list(_visible(self.top))
-        below = [each for each in every if each.path[: len(words)] == tuple(words)]
+        below = [each for each in every if (each.path if alone else each.path[: len(words)]) == tuple(words)]
         return _help.listing(every, [each for each in below if principal is None or each.acl.allows(principal)])
 
     def _help_of(self, group: Group, principal: str | None, width: int) -> Command:

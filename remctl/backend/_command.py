@@ -68,11 +68,13 @@ class Command:
         try:
             self.parameters = parameters_of(function)
             _refuse_doubles(self.parameters)
+            self.text = inspect.getdoc(function) or ""
+            self.summary = (
+                self.text.partition("\n")[0].rstrip(".") if summary is None else _check_line("summary", summary)
+            )
+            self.syntax = " ".join(_written(self.parameters)) if syntax is None else _check_line("syntax", syntax)
         except (TypeError, ValueError) as error:
             raise type(error)(f"command '{self.name}': {error}") from None
-        self.text = inspect.getdoc(function) or ""
-        self.summary = self.text.partition("\n")[0].rstrip(".") if summary is None else _check_line("summary", summary)
-        self.syntax = " ".join(_written(self.parameters)) if syntax is None else _check_line("syntax", syntax)
         self.hidden = hidden
         self.asynchronous = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
         self._arguments = [each for each in self.parameters if each.kind is Kind.ARGUMENT]
@@ -103,8 +105,8 @@ class Command:
         Raises:
             UsageError: the words do not fit.
         """
+        data, words = self._take_stdin(list(words), stdin)  # first: what it holds is no option
         options, words = self._take_options(words)
-        data, words = self._take_stdin(list(words), stdin)
         if self._tail is None and len(words) > len(self._worded):
             raise UsageError(f"too many arguments: {_count(len(self._worded))} {len(words)} given")
         if len(words) < len(self._needed):
@@ -142,7 +144,7 @@ class Command:
         if self._parser is None:
             from remctl.backend._options import Options
 
-            self._parser = Options(self.options)
+            self._parser = Options(self.options, secret=any(each.secret for each in self.parameters))
         values, rest = self._parser.take(words)
         return values, rest
 
@@ -153,7 +155,8 @@ class Command:
         name = self._stdin.name
         if stdin is None:
             if len(words) <= max(self.stdin, 0):
-                raise UsageError(f"insufficient arguments: {self._stdin.shown} is missing")
+                missing = self._stdin if self.stdin < 0 else self._arguments[len(words)]
+                raise UsageError(f"insufficient arguments: {missing.shown} is missing")
             stdin = io.BytesIO(words.pop(self.stdin))
         return {name: stdin if self._stdin.streamed else self._stdin.read(stdin.read())}, words
 

@@ -41,7 +41,7 @@ class Group:
         self.path = path
         self.entries: dict[str, Command | Group] = {}
         self.own: Command | None = None
-        self.acl = _check_acl(acl) or (EVERYONE if parent is None else parent.acl)
+        self.acl = _check_acl(acl, path) or (EVERYONE if parent is None else parent.acl)
 
     # Declaring
 
@@ -90,7 +90,7 @@ class Group:
         def declare(function: F) -> F:
             name = what if isinstance(what, str) else _name_of(function)
             path = (*self.path, self._free(name))
-            rule = _check_acl(acl) or self.acl
+            rule = _check_acl(acl, path) or self.acl
             self.entries[name] = Command(path, function, rule, summary=summary, syntax=syntax, hidden=hidden)
             return function
 
@@ -152,7 +152,8 @@ class Group:
         if not words:
             if self.own is not None:
                 return Found(self.own, words)
-            raise UsageError("a further word is missing; try help", command=" ".join(self.path))
+            what = "further word" if self.path else "command"
+            raise UsageError(f"a {what} is missing; try help", command=" ".join(self.path))
         name = words[0].decode("utf-8", "surrogateescape")
         entry = self.entries.get(name)
         if isinstance(entry, Group):
@@ -183,7 +184,14 @@ def _name_of(function: object) -> str:
     return spelled(name)
 
 
-def _check_acl(acl: Entries | None) -> Acl | None:
+def _check_acl(acl: Entries | None, path: tuple[str, ...]) -> Acl | None:
     if acl is None or isinstance(acl, Acl):
         return acl
-    return Acl(acl) if isinstance(acl, str) else Acl(*acl)
+    try:
+        if not isinstance(acl, Sequence):
+            raise TypeError(f"acl must be a str, a sequence of those, or an Acl: {acl!r}")
+        return Acl(acl) if isinstance(acl, str) else Acl(*acl)
+    except (TypeError, ValueError) as error:
+        if not path:
+            raise
+        raise type(error)(f"'{' '.join(path)}': {error}") from None

@@ -102,5 +102,10 @@ def _facts(parameter: Parameter) -> Iterator[str]:
         yield "may be given several times"
     if parameter.default is REQUIRED and parameter.kind is Kind.OPTION:
         yield "has to be given"
-    if parameter.default not in (REQUIRED, None, False, "", b"", (), []) and not parameter.secret:
+    if not _says_nothing(parameter.default) and not parameter.secret:
         yield f"default: {parameter.reader.written(parameter.default)}"
+
+
+def _says_nothing(default: object) -> bool:
+    """Whether a default is what everybody expects: 0 is not."""
+    return default is REQUIRED or default is None or default is False or default in ("", b"", (), [])

@@ -42,6 +42,8 @@ class Match:
     """
 
     def __init__(self, pattern: str) -> None:
+        if not isinstance(pattern, str):
+            raise TypeError(f"pattern must be a str: {pattern!r}")
         self.pattern = re.compile(pattern)
 
     def complaint(self, value: object) -> str | None:
@@ -64,6 +66,8 @@ class Range:
     """
 
     def __init__(self, low: float | None = None, high: float | None = None) -> None:
+        if strange := [each for each in (low, high) if not isinstance(each, int | float | None)]:
+            raise TypeError(f"a range is of numbers: {strange[0]!r}")
         if (low is None and high is None) or (low is not None and high is not None and low > high):
             raise ValueError(f"there is no such range: {low} to {high}")
         self.low = low

@@ -10,7 +10,8 @@ from remctl._arguments import printable
 from remctl.backend._errors import UsageError
 from remctl.backend._parameters import REQUIRED, Parameter
 
-_REST = "arguments"
+_REST = "*"
+"""What no parameter is called."""
 
 
 class Options:
@@ -18,20 +19,19 @@ class Options:
 
     Args:
         parameters: those that are options.
+        secret: whether any word may be secret, and no message may show one.
     """
 
-    def __init__(self, parameters: Sequence[Parameter]) -> None:
+    def __init__(self, parameters: Sequence[Parameter], *, secret: bool = False) -> None:
+        self._secret = secret
         self._parameters = parameters
         self._parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
         for parameter in parameters:
             required = parameter.default is REQUIRED
             if parameter.flag:
-                self._parser.add_argument(
-                    *parameter.flags,
-                    dest=parameter.name,
-                    action=argparse.BooleanOptionalAction,
-                    default=argparse.SUPPRESS,
-                )
+                # Not BooleanOptionalAction, for which --no-color of a parameter no_color says False.
+                self._parser.add_argument(*parameter.flags, dest=parameter.name, action="store_true")
+                self._parser.add_argument(*parameter.negations, dest=parameter.name, action="store_false")
             else:
                 action = "append" if parameter.repeated else "store"
                 self._parser.add_argument(*parameter.flags, dest=parameter.name, action=action, required=required)
@@ -43,7 +43,12 @@ class Options:
         Raises:
             UsageError: there is no such option, or its value is missing or wrong.
         """
-        found = vars(self._parser.parse_args([word.decode("utf-8", "surrogateescape") for word in words]))
+        try:
+            found = vars(self._parser.parse_args([word.decode("utf-8", "surrogateescape") for word in words]))
+        except UsageError:
+            if self._secret:
+                raise UsageError("the options are wrong; try help") from None
+            raise
         rest = [_bytes(word) for word in found.pop(_REST)]
         if rest[:1] == [b"--"]:
             del rest[0]

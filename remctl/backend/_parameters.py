@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
+import functools
 import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import BinaryIO, Final, get_args, get_origin
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO, Final, get_args, get_origin
 
 from remctl._arguments import printable
 from remctl.backend._context import Context
@@ -63,13 +64,17 @@ class Parameter:
         self.default = source.default
         self.named = source.kind is source.KEYWORD_ONLY
         self.stdin = STDIN in marks
-        self.secret = SECRET in marks
-        self.text = " ".join(mark for mark in marks if isinstance(mark, str))
         self.kind = _kind(source, wanted, stdin=self.stdin)
         self.repeated = self.kind is Kind.OPTION and get_origin(wanted) is list
         if self.repeated:
+            if not get_args(wanted):
+                raise TypeError("a list needs the type of what is in it")
             wanted, more = unwrap(get_args(wanted)[0])
             marks += more
+            if STDIN in more:
+                raise ValueError("standard input is one argument, and not several")
+        self.secret = SECRET in marks
+        self.text = " ".join(mark for mark in marks if isinstance(mark, str))
         if self.kind is not Kind.CONTEXT:
             self.reader = Reader(wanted, lines=MULTILINE in marks or self.stdin)
         self._checks = [mark for mark in marks if not isinstance(mark, str | Marker | Option)]
@@ -92,6 +97,11 @@ class Parameter:
         """Whether it is an option without a value."""
         return self.kind is Kind.OPTION and self.reader.type is bool and not self.repeated
 
+    @property
+    def negations(self) -> list[str]:
+        """The names that turn a flag off."""
+        return [f"--no-{flag[2:]}" for flag in self.flags if flag.startswith("--")]
+
     def read(self, word: bytes) -> object:
         """Return the value of an argument, or of an option.
 
@@ -102,10 +112,12 @@ class Parameter:
             value = self.reader.read(word)
             for check in self._checks:
                 if complaint := _complaint(check, value):
-                    raise Unreadable(complaint)
+                    hidden = not isinstance(check, Match | Range) and (self.secret or self.stdin)
+                    raise Unreadable("it is not allowed" if hidden else complaint)
         except Unreadable as error:
             shown = "" if self.secret or self.stdin else f" '{printable(word)}'"
-            raise UsageError(f"invalid argument {self.shown}{shown}: {error}") from None
+            why = printable(" ".join(str(error).split()).encode("utf-8", "backslashreplace"), limit=None)
+            raise UsageError(f"invalid argument {self.shown}{shown}: {why}") from None
         return value
 
     def conditions(self) -> Iterator[str]:
@@ -138,6 +150,10 @@ class Parameter:
                 raise TypeError(f"{mark!r} is for str")
             if mark is MULTILINE and wanted is not str:
                 raise TypeError("MULTILINE is for str")
+        if self.kind is Kind.CONTEXT and any(isinstance(mark, Marker) for mark in marks):
+            raise TypeError("nothing comes from the caller's words into a Context")
+        if self.kind is not Kind.CONTEXT and not spelled(self.name):
+            raise ValueError("nobody could type its name")
         if self.stdin and self.kind is Kind.TAIL:
             raise ValueError("standard input is one argument, and not several")
         if self.stdin and self.default is not REQUIRED:
@@ -153,7 +169,9 @@ class Parameter:
         """What the function takes for nothing has to be what it takes for something, unless it is None."""
         if self.default in (REQUIRED, None) or self.kind is Kind.CONTEXT:
             return
-        for value in self.default if self.repeated and isinstance(self.default, Iterable) else [self.default]:
+        if self.repeated and not isinstance(self.default, list | tuple):
+            raise TypeError(f"the default is no list: {self.default!r}")
+        for value in self.default if isinstance(self.default, list | tuple) else [self.default]:
             if not self.reader.fits(value):
                 raise TypeError(f"the default is of another type: {value!r}")
             for check in self._checks:
@@ -173,11 +191,11 @@ def parameters_of(function: Callable[..., object]) -> list[Parameter]:
     signature = inspect.signature(function)
     if next(iter(signature.parameters), None) == "self":
         raise TypeError("parameter 'self': a method is declared when it is bound: backend.command(thing.method)")
-    types = _types(function)
+    inner, scope = _inner(function)
     found = []
     for source in signature.parameters.values():
         try:
-            found.append(Parameter(source, types.get(source.name, str)))
+            found.append(Parameter(source, _type(inner.get(source.name, str), scope)))
         except (TypeError, ValueError) as error:
             raise type(error)(f"parameter {source.name!r}: {error}") from None
     for what, chosen in (
@@ -221,15 +239,23 @@ def _refuse_a_moving_stdin(parameters: Sequence[Parameter]) -> None:
         raise ValueError(f"parameter {stdin.name!r}: options would move it; standard input has to be the last argument")
 
 
-def _types(function: Callable[..., object]) -> dict[str, object]:
-    """A function's annotations, evaluated; that of what it returns is not needed."""
-    inner = inspect.unwrap(function)
+def _inner(function: Callable[..., object]) -> tuple[dict[str, object], dict[str, object]]:
+    """The annotations of what is called in the end, and the names that they may use."""
+    inner: Any = inspect.unwrap(function)
+    while isinstance(inner, functools.partial):
+        inner = inspect.unwrap(inner.func)
+    if not inspect.isroutine(inner):
+        inner = inspect.unwrap(type(inner).__call__)
     inner = getattr(inner, "__func__", inner)
-    raw = {name: each for name, each in getattr(inner, "__annotations__", {}).items() if name != "return"}
-    names = getattr(inner, "__globals__", {})
+    return getattr(inner, "__annotations__", {}), getattr(inner, "__globals__", {})
+
+
+def _type(annotation: object, scope: dict[str, object]) -> object:
+    """An annotation, evaluated."""
+    holder = types.SimpleNamespace(__annotations__={"it": annotation})
     try:
-        return typing.get_type_hints(types.SimpleNamespace(__annotations__=raw), names, include_extras=True)
-    except NameError as error:
+        return typing.get_type_hints(holder, scope, include_extras=True)["it"]
+    except (NameError, AttributeError, SyntaxError) as error:
         raise TypeError(f"{error}: the types of a command's parameters have to be global names") from None
 
 
@@ -241,6 +267,6 @@ def _complaint(check: object, value: object) -> str | None:
         answer = check(value)
     except ValueError as error:
         return str(error) or "it is not allowed"
-    if answer not in (None, True, False):  # as of re.Pattern.match, where None would mean the opposite
+    if not (answer is None or isinstance(answer, bool)):  # as of re.Pattern.match, where None would mean the opposite
         raise TypeError(f"a check returns True or None, or False, and not {answer!r}")
     return "it is not allowed" if answer is False else None

@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Final, NoReturn
 from remctl._arguments import printable
 from remctl.backend._context import Caller
 from remctl.backend._errors import CommandError, ExitStatus, OutputLostError
-from remctl.backend._group import HELP
+from remctl.backend._group import HELP, Group
 from remctl.backend._help import WIDTH
 from remctl.exceptions import RemctlCommandError
 from remctl.types import Stream
@@ -30,10 +31,16 @@ if TYPE_CHECKING:
 SUMMARY: Final = "--summary="
 """How the word begins with which remctld asks for a command's line in the list; the command word follows."""
 
+SUMMARY_ALONE: Final = "--summary-of-default="
+"""The same for the line of what runs when no further word follows; else it would be that of all lines."""
+
 MANUAL: Final = "--help="
 """How the word begins with which remctld asks for a command's help; the command word follows."""
 
 CONFIG: Final = "--remctld-config"
+
+MAX_SUBCOMMAND: Final = 65536
+"""Bytes that are more than any subcommand has."""
 
 SYSLOG: Final = "/dev/log"
 """The socket of the system's log."""
@@ -71,7 +78,10 @@ def _run(backend: Backend, words: list[bytes], remote: bool, sink: _Output) -> i
         caller = _caller(os.environ)
         width = shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout and sys.stdout.isatty() else WIDTH
         stdin = sys.stdin.buffer if sys.stdin else io.BytesIO()
-        return backend.perform(_whole(backend, words), caller, sink, stdin=stdin, width=width)
+        whole = _whole(backend, words)
+        if remote and (missing := _piped_away(backend, whole)):
+            return backend.perform([*whole, missing], caller, sink, width=width)
+        return backend.perform(whole, caller, sink, stdin=stdin, width=width)
     except RemctlCommandError as error:
         sink.complain(f"{error.command}: access denied")
         return ExitStatus.DENIED
@@ -91,10 +101,25 @@ def _whole(backend: Backend, words: list[bytes]) -> list[bytes]:
     return words if command == HELP else [os.fsencode(command), *words]
 
 
+def _piped_away(backend: Backend, words: list[bytes]) -> bytes | None:
+    """The subcommand, which remctld pipes to the program if that is the last argument and stands alone.
+
+    A group's default is called without words too, but with the null device in the place of the pipe.
+    """
+    if not isinstance(backend.top.entries.get(os.fsdecode(words[-1] if words else b"")), Group) or len(words) > 1:
+        return None
+    try:
+        return os.read(0, MAX_SUBCOMMAND) if stat.S_ISSOCK(os.fstat(0).st_mode) else None
+    except OSError:
+        return None
+
+
 def _asked_by_remctld(backend: Backend, words: Sequence[bytes]) -> str | None:
     """What remctld's own `help` asks for, by the words that `--remctld-config` has told it."""
     question, *rest = (os.fsdecode(word) for word in words)
     principal = os.environ.get("REMOTE_USER")
+    if question.startswith(SUMMARY_ALONE):
+        return backend.summary([question.removeprefix(SUMMARY_ALONE)], principal=principal, alone=True)
     if question.startswith(SUMMARY):
         return backend.summary([question.removeprefix(SUMMARY), *rest], principal=principal)
     if question.startswith(MANUAL):

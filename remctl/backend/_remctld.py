@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from remctl.backend._command import Command
 from remctl.backend._errors import CommandError
 from remctl.backend._group import HELP, Group
-from remctl.backend._program import CONFIG, MANUAL, SUMMARY
+from remctl.backend._program import CONFIG, MANUAL, SUMMARY, SUMMARY_ALONE
 
 if TYPE_CHECKING:
     from remctl.backend._backend import Backend
@@ -83,7 +83,7 @@ def _line(word: str, subcommand: str, program: str, commands: Sequence[Command])
         fields.append(f"logmask={','.join(map(str, masked))}")
     fields.append(f"help={MANUAL}{word}")
     if not all(each.hidden for each in commands):
-        fields.append(f"summary={SUMMARY}{word}")
+        fields.append(f"summary={SUMMARY_ALONE if subcommand == 'EMPTY' else SUMMARY}{word}")
     return " ".join([*fields, acl])
 
 

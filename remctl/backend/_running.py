@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from typing import IO
 
 from remctl._arguments import printable
@@ -40,8 +40,15 @@ def execute(command: Command, words: Sequence[bytes], context: Context, stdin: I
         return asyncio.run(execute_async(command, words, context, stdin))
     try:
         positional, named = command.bind(words, context, stdin)
-        return _deliver(command.function(*positional, **named), context)
-    except (Exception, SystemExit) as error:
+        answer = command.function(*positional, **named)
+        if isinstance(answer, Awaitable | AsyncIterator):  # of a coroutine function in a wrapper that is none
+            import asyncio
+
+            return asyncio.run(_deliver_async(answer, context))
+        return _deliver(answer, context)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # CancelledError too, and groups of what is no Exception
         return failed(error, command.name, context)
 
 
@@ -49,14 +56,18 @@ async def execute_async(
     command: Command, words: Sequence[bytes], context: Context, stdin: IO[bytes] | None = None
 ) -> int:
     """Run a command to its end, in an event loop; see `execute`."""
+    import asyncio  # is loaded where there is a loop
+
     try:
         positional, named = command.bind(words, context, stdin)
-        answer = command.function(*positional, **named)
-        if isinstance(answer, AsyncIterator):
-            return await _deliver_async(answer, context)
-        return _deliver(await answer if isinstance(answer, Awaitable) else answer, context)
+        return await _deliver_async(command.function(*positional, **named), context)
     except (Exception, SystemExit) as error:
         return failed(error, command.name, context)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        return failed(error, command.name, context)  # something that the function has cancelled itself
 
 
 def _loop_runs() -> bool:
@@ -82,7 +93,8 @@ def failed(error: BaseException, name: str, context: Context) -> int:
     """
     text, status = _explained(error, name, context)
     if text:
-        lines = [printable(line.encode("utf-8", "surrogateescape"), limit=None) for line in text.splitlines()]
+        # A surrogate that stands for no byte cannot be sent, and printable makes it \\ud800.
+        lines = [printable(_bytes(line), limit=None) for line in text.splitlines()]
         with contextlib.suppress(OutputLostError):  # the status says it, where anybody sees it
             context.write("".join(f"{line}\n" for line in lines), Stream.STDERR)
     return status
@@ -90,7 +102,8 @@ def failed(error: BaseException, name: str, context: Context) -> int:
 
 def _explained(error: BaseException, name: str, context: Context) -> tuple[str, int]:
     if isinstance(error, CommandError):
-        return f"{error.command or name}: {error.reason or 'failed'}", error.status
+        who = error.command or name
+        return f"{who}: {error.reason or 'failed'}" if who else error.reason, int(error.status)
     if isinstance(error, OutputLostError):
         return f"{name}: {error.reason}", int(ExitStatus.OUTPUT)
     if isinstance(error, SystemExit):
@@ -131,16 +144,27 @@ def _stream(pieces: Iterator[str | bytes], context: Context) -> object:
                 return end.value
             context.write(piece)
     finally:
-        if isinstance(pieces, Generator):
-            pieces.close()
+        if callable(close := getattr(pieces, "close", None)):  # a generator, a file
+            close()
 
 
-async def _deliver_async(pieces: AsyncIterator[str | bytes], context: Context) -> int:
+async def _deliver_async(answer: object, context: Context) -> int:
+    if isinstance(answer, Awaitable):
+        answer = await answer
+    if not isinstance(answer, AsyncIterator):
+        return _deliver(answer, context)
     try:
-        async for piece in pieces:
+        async for piece in answer:
             context.write(piece)
             await context.drain()
     finally:
-        if inspect.isasyncgen(pieces):
-            await pieces.aclose()
+        if inspect.isasyncgen(answer):
+            await answer.aclose()
     return 0
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace")

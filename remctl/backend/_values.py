@@ -55,6 +55,8 @@ class Reader:
         if self.type in (bytes, BinaryIO):
             return word
         if self.type is Path:
+            if not word:
+                raise Unreadable("it is empty")  # for pathlib that is the current directory
             return Path(self._text(os.fsdecode(word)))
         try:
             text = self._text(word.decode())
@@ -70,9 +72,10 @@ class Reader:
         """Return whether a value is of the type."""
         if self.choices is not None:
             return value in self.choices.values()
-        if self.type is float:
-            return isinstance(value, int | float) and not isinstance(value, bool)
-        return type(value) is self.type if self.type is int else isinstance(value, cast(type, self.type))
+        if self.type in (int, float):
+            numbers = int if self.type is int else int | float
+            return isinstance(value, numbers) and not isinstance(value, bool)
+        return isinstance(value, cast(type, self.type))
 
     def written(self, value: object) -> str:
         """Return a value as it would be typed."""
@@ -110,12 +113,18 @@ def unwrap(annotation: object) -> tuple[object, tuple[object, ...]]:
 def _choices(wanted: object) -> Mapping[str, object] | None:
     """What may be written for a type with few values, and the value of each."""
     if typing.get_origin(wanted) is Literal:
-        if strange := [value for value in typing.get_args(wanted) if not isinstance(value, str | int)]:
+        values = typing.get_args(wanted)
+        if strange := [value for value in values if not isinstance(value, str | int)]:
             raise TypeError(f"a Literal is of str or int: {strange[0]!r}")
-        return {str(value): value for value in typing.get_args(wanted)}
-    if isinstance(wanted, type) and issubclass(wanted, enum.Enum):
-        return {each.value if isinstance(each.value, str) else each.name: each for each in wanted}
-    return None
+        pairs = [(str(value), value) for value in values]
+    elif isinstance(wanted, type) and issubclass(wanted, enum.Enum):
+        pairs = [(each.value if isinstance(each.value, str) else each.name, each) for each in wanted]
+    else:
+        return None
+    choices = dict(pairs)
+    if not choices or len(choices) < len(pairs) or not all(text.isprintable() for text in choices):
+        raise ValueError(f"the values of {wanted!r} cannot be told apart, or not be written, as arguments")
+    return choices
 
 
 def _integer(text: str) -> int:
