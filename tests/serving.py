@@ -11,6 +11,7 @@ from typing import Any, Final, Self, TypeVar
 
 from remctl.aio import Request, Server, serve
 from remctl.aio.server import Handler
+from remctl.backend import Backend
 from remctl.testing import Sandbox
 from remctl.testing.example import example
 
@@ -33,7 +34,7 @@ class ServerThread:
     failures: list[dict[str, Any]]
     """What reached the loop's exception handler, which nothing should."""
 
-    def __init__(self, box: Sandbox, handler: Handler = example, **options: Any) -> None:
+    def __init__(self, box: Sandbox, handler: Handler | Backend = example, **options: Any) -> None:
         self._handler = handler
         self._options = {"principal": box.principal, "keytab": box.keytab, **options}
         self._loop = asyncio.new_event_loop()

@@ -53,45 +53,67 @@ class BackendHandler:
             RemctlCommandError: the caller may not run it.
         """
         caller = Caller(request.principal, request.address, None, request.expires)
-        sink = _LoopSink(request)
         try:
             command, words = self._backend.find_command(request.command, request.principal)
         except UsageError as error:
-            status = failed(error, "", Context((), caller, sink))
-        else:
-            if not await permitted(command.acl, request.principal):
-                raise RemctlCommandError("Access denied", code=ErrorCode.ACCESS)
-            if not command.asynchronous:
-                return await self._on_thread(command, words, caller, request)
+            return failed(error, "", Context((), caller, _LoopSink(request)))
+        if not await permitted(command.acl, request.principal):
+            raise RemctlCommandError("Access denied", code=ErrorCode.ACCESS)
+        if command.asynchronous:
+            return await self._in_loop(command, words, caller, request)
+        return await self._on_thread(command, words, caller, request)
+
+    async def _in_loop(self, command: Command, words: Sequence[bytes], caller: Caller, request: Request) -> int:
+        sink = _LoopSink(request)
+        try:
             status = await execute_async(command, words, Context(command.path, caller, sink))
-        await sink.drain()
-        return status
+            await sink.drain()
+            return status
+        finally:
+            sink.cancel()
 
     async def _on_thread(self, command: Command, words: Sequence[bytes], caller: Caller, request: Request) -> int:
         sink = _ThreadSink(request)
-        result = self._threads.submit(execute, command, words, Context(command.path, caller, sink))
+        running = False
+
+        def run() -> int:
+            nonlocal running
+            running = True
+            try:
+                return execute(command, words, Context(command.path, caller, sink))
+            finally:
+                running = False
+
+        result = self._threads.submit(run)
         try:
             status = await result
             await sink.finish()
             return status
         finally:
             sink.cancel()
-            if not result.done():
-                result.cancel()
+            if running:
                 logger.warning("the function of '%s' goes on for nobody, until it writes or ends", command.name)
 
 
 class _LoopSink:
-    """Takes the output of a coroutine function, in the event loop."""
+    """Takes the output of a coroutine function, in the event loop.
+
+    Little is sent at once.  What takes long to encrypt is sent in parts by a task, and all that follows goes behind it.
+    """
 
     def __init__(self, request: Request) -> None:
         self._request = request
         self._kept: list[tuple[bytes, Stream]] = []
+        self._sender: asyncio.Task[None] | None = None
 
     def write(self, data: bytes, stream: Stream, *, last: bool = False) -> None:  # noqa: ARG002
-        """Send output at once if it is little; keep it for `drain` else, since encryption takes its time."""
-        if self._kept or len(data) > CHUNK:
+        """Send output."""
+        if self._sender is not None and self._sender.done():
+            _check(self._sender)
+            self._sender = None
+        if self._sender is not None or len(data) > CHUNK:
             self._kept.append((data, stream))
+            self._sender = self._sender or asyncio.get_running_loop().create_task(self._send())
             return
         try:
             self._request.write(data, stream)
@@ -99,11 +121,29 @@ class _LoopSink:
             raise OutputLostError(str(error)) from None
 
     async def drain(self) -> None:
-        """Send what was kept, and wait for the client."""
-        while self._kept:
-            data, stream = self._kept.pop(0)
-            await self._request.send(data, stream)
+        """Wait until all is sent, and the client takes more."""
+        while (sender := self._sender) is not None:
+            await asyncio.wait([sender])
+            _check(sender)
+            if self._sender is sender:  # and no other task of the function has written meanwhile
+                self._sender = None
         await self._request.drain()
+
+    def cancel(self) -> None:
+        """Send nothing more."""
+        if self._sender is not None:
+            self._sender.cancel()
+
+    async def _send(self) -> None:
+        while self._kept:
+            await self._request.send(*self._kept.pop(0))
+
+
+def _check(sender: asyncio.Task[None]) -> None:
+    if sender.cancelled():
+        raise OutputLostError(GONE)
+    if (error := sender.exception()) is not None:
+        raise OutputLostError(str(error)) from error
 
 
 class _ThreadSink:

@@ -31,6 +31,17 @@ IDLE: Final = 10
 """Seconds after which a thread without work ends."""
 
 
+_all: WeakSet[Threads] = WeakSet()
+
+
+def _forget_all() -> None:
+    for threads in _all:
+        threads.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
 class Threads:
     """Daemon threads that take calls in order; started when they are needed, ended when they are not.
 
@@ -45,8 +56,8 @@ class Threads:
     def __init__(self, limit: int, computing: int = 4) -> None:
         self._limit = limit
         self._computing = computing
-        self._forget()
-        os.register_at_fork(after_in_child=self._forget)
+        self.forget()
+        _all.add(self)
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         """Call a function on one of the threads and return what it returns.
@@ -80,7 +91,7 @@ class Threads:
         self._put(job, loop)
         return future
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Begin anew; in a forked child, which has none of its parent's threads."""
         self._lock = threading.Lock()
         self._jobs: SimpleQueue[Job] = SimpleQueue()

@@ -112,8 +112,8 @@ class Parameter:
             value = self.reader.read(word)
             for check in self._checks:
                 if complaint := _complaint(check, value):
-                    hidden = not isinstance(check, Match | Range) and (self.secret or self.stdin)
-                    raise Unreadable("it is not allowed" if hidden else complaint)
+                    told = (self.secret or self.stdin) and word and printable(word, limit=None) in complaint
+                    raise Unreadable("it is not allowed" if told else complaint)
         except Unreadable as error:
             shown = "" if self.secret or self.stdin else f" '{printable(word)}'"
             why = printable(" ".join(str(error).split()).encode("utf-8", "backslashreplace"), limit=None)

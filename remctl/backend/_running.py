@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from typing import IO
 
@@ -46,9 +47,9 @@ def execute(command: Command, words: Sequence[bytes], context: Context, stdin: I
 
             return asyncio.run(_deliver_async(answer, context))
         return _deliver(answer, context)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # CancelledError too, and groups of what is no Exception
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise
         return failed(error, command.name, context)
 
 
@@ -136,21 +137,30 @@ def _deliver(answer: object, context: Context) -> int:
 
 def _stream(pieces: Iterator[str | bytes], context: Context) -> object:
     """Send pieces as they come; return what a generator returns at its end."""
-    try:
+    with _closing(pieces):
         while True:
             try:
                 piece = next(pieces)
             except StopIteration as end:
                 return end.value
             context.write(piece)
+
+
+@contextlib.contextmanager
+def _closing(pieces: object) -> Iterator[None]:
+    """Close what can be closed in the end: a generator, a file."""
+    try:
+        yield
     finally:
-        if callable(close := getattr(pieces, "close", None)):  # a generator, a file
+        if callable(close := getattr(pieces, "close", None)):
             close()
 
 
 async def _deliver_async(answer: object, context: Context) -> int:
     if isinstance(answer, Awaitable):
         answer = await answer
+    if isinstance(answer, Iterator):
+        return _deliver(await _stream_async(answer, context), context)
     if not isinstance(answer, AsyncIterator):
         return _deliver(answer, context)
     try:
@@ -161,6 +171,18 @@ async def _deliver_async(answer: object, context: Context) -> int:
         if inspect.isasyncgen(answer):
             await answer.aclose()
     return 0
+
+
+async def _stream_async(pieces: Iterator[str | bytes], context: Context) -> object:
+    """Send pieces as they come, and let others run between them; see `_stream`."""
+    with _closing(pieces):
+        while True:
+            try:
+                piece = next(pieces)
+            except StopIteration as end:
+                return end.value
+            context.write(piece)
+            await context.drain()
 
 
 def _bytes(text: str) -> bytes:

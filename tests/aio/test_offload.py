@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import operator
 import os
 import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import pytest
 
 import remctl
-from aio.running import asynchronous, until
+from aio.running import LIMIT, asynchronous, until
 from remctl.aio import Remctl, _offload
 from remctl.aio._offload import Threads
 from remctl.testing import Sandbox
+
+T = TypeVar("T")
 
 ServerArguments = tuple[str, int, str]
 
@@ -147,6 +155,131 @@ class TestThreads:
         await session.open(*server)
         assert (await session.run(["example", "hello"])).status == 0
         await session.close()
+
+
+class TestThreadsUnderLoad:
+    """Many calls from several loops at once; each has its own threads in the tests, for the races to show."""
+
+    def test_serve_two_loops_at_once(self, threads: Threads) -> None:
+        async def call(number: int) -> int:
+            return sum([await threads.run(operator.add, number, 1) for _ in range(10)])
+
+        async def main() -> list[int]:
+            async with asyncio.timeout(LIMIT):
+                return await asyncio.gather(*map(call, range(300)))
+
+        expected = [10 * (number + 1) for number in range(300)]
+        assert in_loops(main, main) == [expected] * 2
+        assert threads._unfinished == 0
+        assert not threads._begun
+        assert threads._count <= threads._limit
+
+    @asynchronous
+    async def test_no_call_waits_behind_one_that_is_blocked_while_there_may_be_more(self, threads: Threads) -> None:
+        for blocked in range(threads._limit):
+            gate = threading.Event()
+            held = [asyncio.ensure_future(threads.run(gate.wait, 20)) for _ in range(blocked)]
+            for number in range(100):
+                async with asyncio.timeout(5):
+                    assert await threads.run(operator.add, number, 1) == number + 1
+            assert not any(call.done() for call in held)
+            gate.set()
+            await asyncio.gather(*held)
+
+    @asynchronous
+    async def test_no_call_waits_behind_one_that_comes_later_and_blocks(self, threads: Threads) -> None:
+        for _ in range(50):
+            gate = threading.Event()
+            held, calls = [], []
+            for _ in range(3):
+                held.append(threads.submit(gate.wait, 20))
+                calls.append(threads.submit(divmod, 7, 2))
+            async with asyncio.timeout(5):
+                assert await asyncio.gather(*calls) == [(3, 1)] * 3
+            gate.set()
+            await asyncio.gather(*held)
+
+    def test_no_call_waits_for_a_loop_that_has_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        threads, gate = Threads(3, computing=1), threading.Event()
+
+        async def leave() -> None:
+            calls = [threads.submit(gate.wait, 20), threads.submit(gate.wait, 20)]
+            await asyncio.sleep(0)
+            for call in calls:
+                call.cancel()
+
+        async def call() -> tuple[int, int]:
+            async with asyncio.timeout(5):
+                return await threads.run(divmod, 7, 2)
+
+        asyncio.run(leave())
+        assert asyncio.run(call()) == (3, 1)
+        gate.set()
+
+    def test_none_is_lost_when_threads_end_at_that_moment(
+        self, threads: Threads, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_offload, "IDLE", 0.001)
+
+        async def main() -> int:
+            async with asyncio.timeout(LIMIT):
+                for number in range(500):
+                    await asyncio.gather(*(threads.run(divmod, 7, 2) for _ in range(number % 4)))
+                    await asyncio.sleep(number % 5 / 2000)  # about as long as threads wait
+                await until(lambda: threads._count == 0)
+                return 500
+
+        assert in_loops(main, main) == [500, 500]
+        assert (threads._unfinished, threads._count) == (0, 0)
+
+    @asynchronous
+    async def test_are_new_in_a_child_forked_while_they_are_busy(self, threads: Threads) -> None:
+        gate = threading.Event()
+        held = [asyncio.ensure_future(threads.run(gate.wait, 20)) for _ in range(threads._limit + 3)]
+        await until(lambda: len(threads._begun) == threads._limit)
+        for _ in range(5):
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    os._exit(asyncio.run(threads.run(divmod, 7, 2))[0])
+                finally:
+                    os._exit(99)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+        gate.set()
+        assert await asyncio.gather(*held) == [True] * len(held)
+
+    @asynchronous
+    async def test_calls_that_are_cancelled_in_great_number_leave_nothing_behind(self, threads: Threads) -> None:
+        gate = threading.Event()
+        held = [asyncio.ensure_future(threads.run(gate.wait, 20)) for _ in range(threads._limit)]
+        calls = [threads.submit(divmod, 7, 2) for _ in range(3000)]
+        for call in calls:
+            call.cancel()
+        gate.set()
+        await asyncio.gather(*held)
+        assert await threads.run(divmod, 7, 2) == (3, 1)
+        await until(lambda: threads._unfinished == 0)
+
+    def test_are_freed_with_whoever_used_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_offload, "IDLE", 0.01)
+        before = set(threading.enumerate())
+
+        async def use() -> weakref.ref[Threads]:
+            threads = Threads(2)
+            assert await threads.run(divmod, 7, 2) == (3, 1)
+            await until(lambda: threads._count == 0)
+            return weakref.ref(threads)
+
+        reference = asyncio.run(use())
+        asyncio.run(until(lambda: not any(each.name == "remctl" for each in set(threading.enumerate()) - before)))
+        gc.collect()
+        assert reference() is None
+
+
+def in_loops(*mains: Callable[[], Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutine functions at the same time, each in a loop on a thread of its own."""
+    with ThreadPoolExecutor(len(mains)) as pool:
+        return [running.result() for running in [pool.submit(asyncio.run, main()) for main in mains]]
 
 
 class TestSilentKdc:
