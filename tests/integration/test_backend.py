@@ -306,12 +306,12 @@ class TestHelp:
         place.user = "admin@SANDBOX.TEST"
         admin = ticket(box, "admin")
         listed = place.run("account", "help", ccache=admin)
-        place.user = USER
         assert listed == said(backend.help(principal="admin@SANDBOX.TEST"))
         assert isinstance(listed, Answer)
         assert b"purge" in listed.stdout
         assert b"beg" not in listed.stdout
         assert place.run("account", "help", "purge", ccache=admin) == said(backend.help(["account", "purge"]))
+        place.user = USER
         assert place.run("account", "help", "purge") == Answer(b"", b"help: access denied: account purge\n", 77)
 
     @pytest.mark.parametrize(
