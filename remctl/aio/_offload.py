@@ -11,11 +11,12 @@ import contextlib
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from remctl.exceptions import RemctlError
 
@@ -40,6 +41,38 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
+
+
+class _Outbox:
+    """What threads have for an event loop, which is woken once for all that has come."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = ref(loop)
+        self._calls: deque[Callable[[], None]] = deque()
+        self._woken = False
+
+    def put(self, call: Callable[[], None]) -> None:
+        """Have a function called in the event loop; on any thread."""
+        self._calls.append(call)
+        loop = self._loop()
+        if loop is not None and not self._woken:
+            self._woken = True
+            loop.call_soon_threadsafe(self._empty)
+
+    def _empty(self) -> None:
+        self._woken = False  # before the look for calls, so that none is overlooked
+        while self._calls:
+            self._calls.popleft()()
+
+
+_outboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Outbox] = WeakKeyDictionary()
+
+
+def _outbox_of(loop: asyncio.AbstractEventLoop) -> _Outbox:
+    found = _outboxes.get(loop)
+    if found is None:
+        found = _outboxes[loop] = _Outbox(loop)
+    return found
 
 
 class Threads:
@@ -70,6 +103,7 @@ class Threads:
         """Have a function called on one of the threads; cancelling the future is safe, as it is with `run`."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
+        tell = _outbox_of(loop).put
 
         def deliver(result: T | None, error: BaseException | None) -> None:
             if future.done():
@@ -84,9 +118,11 @@ class Threads:
                 return lambda: None
             try:
                 result = function(*arguments)
+            except StopIteration as error:  # which no future takes
+                return partial(tell, partial(deliver, None, RuntimeError(f"{function!r} raised {error!r}")))
             except BaseException as error:
-                return partial(loop.call_soon_threadsafe, deliver, None, error)
-            return partial(loop.call_soon_threadsafe, deliver, result, None)
+                return partial(tell, partial(deliver, None, error))
+            return partial(tell, partial(deliver, result, None))
 
         self._put(job, loop)
         return future

@@ -36,6 +36,11 @@ class TestThreads:
             await threads.run(divmod, 7, 0)
 
     @asynchronous
+    async def test_an_iterator_that_has_ended_is_an_error_too(self, threads: Threads) -> None:
+        with pytest.raises(RuntimeError, match="raised StopIteration"):
+            await threads.run(next, iter(()))
+
+    @asynchronous
     async def test_does_not_block_the_loop(self, threads: Threads) -> None:
         gate = threading.Event()
         call = asyncio.ensure_future(threads.run(gate.wait, 20))
@@ -259,6 +264,14 @@ class TestThreadsUnderLoad:
         await asyncio.gather(*held)
         assert await threads.run(divmod, 7, 2) == (3, 1)
         await until(lambda: threads._unfinished == 0)
+
+    def test_hold_no_loop_that_has_ended(self, threads: Threads) -> None:
+        async def main() -> weakref.ref[asyncio.AbstractEventLoop]:
+            await threads.run(int)
+            return weakref.ref(asyncio.get_running_loop())
+
+        loop = asyncio.run(main())
+        asyncio.run(until(lambda: gc.collect() >= 0 and loop() is None))
 
     def test_are_freed_with_whoever_used_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(_offload, "IDLE", 0.01)
