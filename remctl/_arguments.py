@@ -132,6 +132,16 @@ def label(words: Sequence[bytes]) -> str:
     return " ".join(map(printable, words[:2]))
 
 
+def encoded(text: str) -> bytes:
+    """Return a text as it is sent: in UTF-8, and undecodable file names as they were."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def decoded(word: bytes) -> str:
+    """Return the text of a word, from which `encoded` makes the same word, whatever it is."""
+    return word.decode("utf-8", "surrogateescape")
+
+
 def printable(word: bytes, limit: int | None = LABEL) -> str:
     """Return so many bytes of a word as text that does nothing to a terminal or a log; None is all of them."""
     text = word[:limit].decode("utf-8", "backslashreplace")
@@ -143,7 +153,7 @@ def check_command(command: object) -> Command:
     ordered = command if isinstance(command, list | tuple) else _check_order(command)
     try:
         words = [
-            word.encode("utf-8", "surrogateescape") if isinstance(word, str) else check_word(word, number)
+            encoded(word) if isinstance(word, str) else check_word(word, number)
             for number, word in enumerate(itertools.islice(ordered, MAX_WORDS + 1))
         ]
     except UnicodeEncodeError as error:

@@ -11,6 +11,8 @@ import functools
 from contextlib import ExitStack
 from typing import Final
 
+from remctl._arguments import decoded, encoded
+
 _LIBRARY: Final = "libkrb5.so.3"
 
 _NO_LOCAL_NAME: Final = {-1765328227, -1765328208}
@@ -42,13 +44,13 @@ def local_name(principal: str) -> str | None:
     with ExitStack() as undo:
         check(krb5.krb5_init_context(ctypes.byref(context)))
         undo.callback(krb5.krb5_free_context, context)
-        check(krb5.krb5_parse_name(context, principal.encode("utf-8", "surrogateescape"), ctypes.byref(parsed)))
+        check(krb5.krb5_parse_name(context, encoded(principal), ctypes.byref(parsed)))
         undo.callback(krb5.krb5_free_principal, context, parsed)
         code = krb5.krb5_aname_to_localname(context, parsed, _NAME, name)
         if code in _NO_LOCAL_NAME:
             return None
         check(code)
-        return name.value.decode("utf-8", "surrogateescape")
+        return decoded(name.value)
 
 
 @functools.cache

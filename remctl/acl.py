@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from remctl._arguments import check_text
+from remctl._arguments import check_text, decoded, encoded
 
 __all__ = ["ANONYMOUS", "EVERYONE", "Acl"]
 
@@ -210,7 +210,7 @@ def _matches_localgroup(group: str, principal: str) -> bool:
 def _group_has(group: str, name: str) -> int:
     from remctl._libremctl import lib
 
-    answer = lib.group_has(_encode(group), _encode(name))
+    answer = lib.group_has(encoded(group), encoded(name))
     if answer < 0:
         raise OSError(-answer, f"the group cannot be looked up: {os.strerror(-answer)}")
     return answer
@@ -221,14 +221,10 @@ def _matches_regex(pattern: str, text: str) -> bool:
     from remctl._libremctl import ffi, lib
 
     message = ffi.new(f"char[{_MESSAGE}]")
-    found = lib.regex_matches(_encode(pattern), _encode(text), message, _MESSAGE)
+    found = lib.regex_matches(encoded(pattern), encoded(text), message, _MESSAGE)
     if found < 0:
         raise ValueError(ffi.string(message).decode("utf-8", "backslashreplace"))
     return found == 1
-
-
-def _encode(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
 
 
 _METHODS: Final[dict[str, Callable[[str, str], bool] | None]] = {
@@ -282,7 +278,7 @@ def _parse_line(line: bytes, where: str, depth: int) -> _Entry | None:
         raise _Undecidable(f"{where}the line is too long")
     if b"\0" in line:
         raise _Undecidable(f"{where}there is a NUL in it")
-    text = line.strip().decode("utf-8", "surrogateescape")
+    text = decoded(line.strip())
     if not text or text.startswith("#"):
         return None
     if " " not in text:

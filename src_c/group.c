@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes of a group with all its members; memory that is not written costs nothing. */
+/* Bytes of a group with all its members, or of an account; memory that is not written costs nothing. */
 #define SIZE (16 * 1024 * 1024)
 
 /* Besides 0, these say that there is no such name (POSIX lets them; glibc alone does not). */

@@ -137,7 +137,7 @@ class Backend(Group):
         try:
             command, rest = self.find_command(words, caller.principal or None, width)
         except UsageError as error:
-            return failed(error, label(words), Context((), caller, sink))
+            return failed(error, "", Context((), caller, sink))
         if caller.principal and not command.acl.allows(caller.principal):
             raise RemctlCommandError("Access denied", code=ErrorCode.ACCESS, command=command.name)
         return execute(command, rest, Context(command.path, caller, sink), stdin)
@@ -177,6 +177,7 @@ class Backend(Group):
             UsageError: there is no such command.
             CommandError: the principal may not run it.
         """
+        _check_words(words)
         found: Command | Group = self.top
         for place, word in enumerate(words):
             entry = found.entries.get(word) if isinstance(found, Group) else None
@@ -200,6 +201,7 @@ class Backend(Group):
             principal: for whom: what it may not run is left out; None shows all.
             alone: whether the commands under it are left out.
         """
+        _check_words(words)
         every = list(_visible(self.top))
         below = [each for each in every if (each.path if alone else each.path[: len(words)]) == tuple(words)]
         return _help.listing(every, [each for each in below if principal is None or each.acl.allows(principal)])
@@ -224,6 +226,11 @@ class _Memory:
 
     async def drain(self) -> None:
         """There is always room."""
+
+
+def _check_words(words: object) -> None:
+    if isinstance(words, str):
+        raise TypeError(f"words must be a sequence of str: {words!r}")
 
 
 def _check_banner(banner: object) -> str:

@@ -119,7 +119,12 @@ class Command:
     def shown(self, words: Sequence[bytes]) -> list[str]:
         """Return what follows the path as logs show it: printable, and without what is secret."""
         mask = self.secret_places()
-        shown = ["**MASKED**" if place in mask else printable(word) for place, word in enumerate(words[:LONGEST])]
+        # What is too much may belong to a secret whose quotation marks were forgotten.
+        known = len(self._arguments) if mask and self._tail is None else LONGEST
+        shown = [
+            "**MASKED**" if place in mask or place >= known else printable(word)
+            for place, word in enumerate(words[:LONGEST])
+        ]
         if shown and self.stdin is not None and self.stdin < len(shown):
             shown[self.stdin] = "**DATA**"
         return shown + ["..."] * (len(words) > LONGEST)
@@ -133,7 +138,8 @@ class Command:
             return set()
         if self.options:
             return range(LONGEST)
-        places = {place for place, each in enumerate(self._arguments) if each.secret}
+        floats = self.stdin == -1 and self._tail is not None  # then its place is not known, and it is masked as data
+        places = {place for place, each in enumerate(self._arguments) if each.secret and not (each.stdin and floats)}
         if self._tail is not None and self._tail.secret:
             places |= set(range(sum(not each.named for each in self._arguments), LONGEST))
         return places
@@ -187,7 +193,7 @@ def _written(parameters: Sequence[Parameter]) -> Iterator[str]:
     for each in parameters:
         if each.kind is Kind.OPTION:
             text = each.flags[0] if each.flag else f"{each.flags[0]} <{spelled(each.name)}>"
-            text = f"--no-{spelled(each.name)}" if each.flag and each.default is True else text
+            text = each.negations[0] if each.flag and each.default is True else text
             text += " ..." if each.repeated else ""
             yield text if each.default is REQUIRED else f"[{text}]"
     for each in parameters:
@@ -209,8 +215,7 @@ def _place_of_stdin(parameters: Sequence[Parameter]) -> int | None:
 def _refuse_doubles(parameters: Sequence[Parameter]) -> None:
     seen: set[str] = set()
     for each in parameters:
-        negations = [f"--no-{flag[2:]}" for flag in each.flags if each.flag and flag.startswith("--")]
-        for name in (*each.flags, *negations) if each.flags else (each.shown,):
+        for name in (*each.flags, *each.negations) if each.flags else (each.shown,):
             if name in seen:
                 raise ValueError(f"two parameters are called {name}")
             seen.add(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import NamedTuple, Protocol
 
+from remctl._arguments import encoded
 from remctl.types import Stream
 
 
@@ -113,7 +114,7 @@ class Context:
 def as_bytes(data: object) -> bytes:
     """Return what a function writes as it is sent."""
     if isinstance(data, str):
-        return data.encode("utf-8", "surrogateescape")
+        return encoded(data)
     if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
     raise TypeError(f"data must be bytes or str, and is {type(data).__name__}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar, overload
 
-from remctl._arguments import check_text, printable
+from remctl._arguments import check_text, decoded, printable
 from remctl.acl import EVERYONE, Acl
 from remctl.backend._command import Command, Function
 from remctl.backend._errors import UsageError
@@ -154,7 +154,7 @@ class Group:
                 return Found(self.own, words)
             what = "further word" if self.path else "command"
             raise UsageError(f"a {what} is missing; try help", command=" ".join(self.path))
-        name = words[0].decode("utf-8", "surrogateescape")
+        name = decoded(words[0])
         entry = self.entries.get(name)
         if isinstance(entry, Group):
             return entry.find(words[1:], helper)

@@ -86,8 +86,7 @@ def _names(parameter: Parameter) -> Iterator[str]:
         yield parameter.shown
     for flag in parameter.flags:
         yield flag if parameter.flag else f"{flag} <{parameter.flags[0].lstrip('-')}>"
-        if parameter.flag and flag.startswith("--"):
-            yield f"--no-{flag[2:]}"
+    yield from parameter.negations
 
 
 def _facts(parameter: Parameter) -> Iterator[str]:

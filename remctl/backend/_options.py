@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
 
-from remctl._arguments import printable
+from remctl._arguments import decoded, encoded, printable
 from remctl.backend._errors import UsageError
 from remctl.backend._parameters import REQUIRED, Parameter
 
 _REST = "*"
 """What no parameter is called."""
+
+
+JOINED: Final = 100
+"""Flags of one letter that may be joined in a word."""
 
 
 class Options:
@@ -25,6 +29,7 @@ class Options:
     def __init__(self, parameters: Sequence[Parameter], *, secret: bool = False) -> None:
         self._secret = secret
         self._parameters = parameters
+        self._letters = {flag[1].encode() for each in parameters if each.flag for flag in each.flags if len(flag) == 2}
         self._parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
         for parameter in parameters:
             required = parameter.default is REQUIRED
@@ -43,13 +48,18 @@ class Options:
         Raises:
             UsageError: there is no such option, or its value is missing or wrong.
         """
+        for word in words:  # for which argparse takes the square of its length
+            if not word.startswith(b"-"):
+                break
+            if word[1:2] in self._letters and len(word) > JOINED:
+                raise UsageError(f"more than {JOINED} letters in one word: {word[:2].decode()}")
         try:
-            found = vars(self._parser.parse_args([word.decode("utf-8", "surrogateescape") for word in words]))
+            found = vars(self._parser.parse_args(list(map(decoded, words))))
         except UsageError:
             if self._secret:
                 raise UsageError("the options are wrong; try help") from None
             raise
-        rest = [_bytes(word) for word in found.pop(_REST)]
+        rest = [encoded(word) for word in found.pop(_REST)]
         if rest[:1] == [b"--"]:
             del rest[0]
         values: dict[str, object] = {}
@@ -69,14 +79,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         # A word that looks like an option may hold a value, which may be secret.
-        message = " ".join(word.partition("=")[0] if word.startswith("--") else word for word in message.split(" "))
-        raise UsageError(printable(message.encode("utf-8", "surrogateescape"), limit=None))
+        words = (word.partition("=")[0] if word.startswith("--") else word for word in message.split(" "))
+        raise UsageError(" ".join(printable(encoded(word)) for word in words))
 
 
 def _value(found: object) -> bytes:
     """An option's value; argparse before 3.13 loses `--`, as which it takes the end of the options."""
-    return b"--" if found == [] else _bytes(str(found))
-
-
-def _bytes(word: str) -> bytes:
-    return word.encode("utf-8", "surrogateescape")
+    return b"--" if found == [] else encoded(str(found))

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import IO
 
-from remctl._arguments import printable
+from remctl._arguments import encoded, printable
 from remctl.backend._errors import OutputLostError
 from remctl.types import Stream
 
@@ -38,7 +38,7 @@ class Output:
 
     def complain(self, text: str) -> None:
         """Write a line of error output, if anybody takes it."""
-        line = printable(text.encode("utf-8", "surrogateescape"), limit=None)
+        line = printable(encoded(text), limit=None)
         with contextlib.suppress(OutputLostError):
             self.write(f"{line}\n".encode(), Stream.STDERR)
 

@@ -76,7 +76,7 @@ class Parameter:
         self.secret = SECRET in marks
         self.text = " ".join(mark for mark in marks if isinstance(mark, str))
         if self.kind is not Kind.CONTEXT:
-            self.reader = Reader(wanted, lines=MULTILINE in marks or self.stdin)
+            self.reader = Reader(wanted, lines=wanted is str and (MULTILINE in marks or self.stdin))
         self._checks = [mark for mark in marks if not isinstance(mark, str | Marker | Option)]
         self._refuse_the_impossible(wanted, marks)
         self._refuse_the_default()
@@ -99,8 +99,8 @@ class Parameter:
 
     @property
     def negations(self) -> list[str]:
-        """The names that turn a flag off."""
-        return [f"--no-{flag[2:]}" for flag in self.flags if flag.startswith("--")]
+        """The names that turn a flag off; nothing else has any."""
+        return [f"--no-{flag[2:]}" for flag in self.flags if self.flag and flag.startswith("--")]
 
     def read(self, word: bytes) -> object:
         """Return the value of an argument, or of an option.
@@ -112,7 +112,7 @@ class Parameter:
             value = self.reader.read(word)
             for check in self._checks:
                 if complaint := _complaint(check, value):
-                    told = (self.secret or self.stdin) and word and printable(word, limit=None) in complaint
+                    told = (self.secret or self.stdin) and _tells(complaint, word)
                     raise Unreadable("it is not allowed" if told else complaint)
         except Unreadable as error:
             shown = "" if self.secret or self.stdin else f" '{printable(word)}'"
@@ -259,6 +259,15 @@ def _type(annotation: object, scope: dict[str, object]) -> object:
         raise TypeError(f"{error}: the types of a command's parameters have to be global names") from None
 
 
+def _tells(complaint: str, word: bytes) -> bool:
+    """Whether a text has an argument in it: as it is, or escaped, or without the blanks around it."""
+    text = word.strip()
+    if not text or len(text) > 4 * len(complaint):  # a character has 4 bytes at the most
+        return False
+    plain = text.decode("utf-8", "surrogateescape")
+    return any(form in complaint for form in (plain, repr(plain)[1:-1], printable(text, limit=None)))
+
+
 def _complaint(check: object, value: object) -> str | None:
     if isinstance(check, Match | Range):
         return check.complaint(value)
@@ -268,5 +277,5 @@ def _complaint(check: object, value: object) -> str | None:
     except ValueError as error:
         return str(error) or "it is not allowed"
     if not (answer is None or isinstance(answer, bool)):  # as of re.Pattern.match, where None would mean the opposite
-        raise TypeError(f"a check returns True or None, or False, and not {answer!r}")
+        raise TypeError(f"a check returns True or None, or False, and not a {type(answer).__name__}")
     return "it is not allowed" if answer is False else None

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Final, NoReturn
 
+from remctl._arguments import decoded, encoded
+from remctl.backend._command import Command
 from remctl.backend._context import Caller
 from remctl.backend._errors import CommandError, ExitStatus, OutputLostError
 from remctl.backend._group import HELP, Group
@@ -44,7 +46,7 @@ MAX_SUBCOMMAND: Final = 65536
 def main(backend: Backend, argv: Sequence[str] | None) -> NoReturn:
     """See `Backend.main`."""
     words = [os.fsencode(word) for word in (sys.argv[1:] if argv is None else argv)]
-    remote = "REMCTL_COMMAND" in os.environ
+    remote = "REMCTL_COMMAND" in os.environ or "REMOTE_USER" in os.environ
     output = Output()
     log = log_to_the_system() if remote else None
     try:
@@ -98,8 +100,8 @@ def _command_word(backend: Backend) -> list[bytes]:
     if backend.path:
         return [word.encode() for word in backend.path]
     command = _variable("REMCTL_COMMAND")
-    # remctld says so, too, when it asks by the words of somebody's own configuration for help.
-    return [] if command == HELP and HELP not in backend.top.entries else [_bytes(command)]
+    # remctld says help, too, when it asks by the words of somebody's own configuration.
+    return [] if not command or (command == HELP and HELP not in backend.top.entries) else [encoded(command)]
 
 
 def _piped_away(backend: Backend, words: list[bytes]) -> bytes | None:
@@ -107,7 +109,14 @@ def _piped_away(backend: Backend, words: list[bytes]) -> bytes | None:
 
     A group's default is called without words too, but with the null device in the place of the pipe.
     """
-    if len(words) != 1 or not isinstance(backend.top.entries.get(_text(words[0])), Group):
+    found: Command | Group | None = backend.top
+    for word in map(decoded, words):
+        if not isinstance(found, Group):
+            return None
+        if word == HELP and word not in found.entries:  # whose own argument is piped
+            break
+        found = found.entries.get(word)
+    if not words or not isinstance(found, Group):
         return None
     try:
         return os.read(0, MAX_SUBCOMMAND) if stat.S_ISSOCK(os.fstat(0).st_mode) else None
@@ -117,7 +126,7 @@ def _piped_away(backend: Backend, words: list[bytes]) -> bytes | None:
 
 def _answer_to_remctld(backend: Backend, words: Sequence[bytes], principal: str) -> str | None:
     """What remctld's own `help` asks for, by the words that `--remctld-config` has told it; None is another command."""
-    if not words or _variable("REMCTL_COMMAND") not in (HELP, _text(words[0])):
+    if not words or _variable("REMCTL_COMMAND") not in (HELP, decoded(words[0])):
         return None
     question, *rest = (word.decode("utf-8", "backslashreplace") for word in words)
     if question.startswith(SUMMARY_ALONE):
@@ -146,12 +155,4 @@ def _stdin() -> IO[bytes]:
 
 def _variable(name: str) -> str:
     """A variable's value, in UTF-8 as remctld passes it on, whatever the locale; empty if there is none."""
-    return _text(os.environb.get(name.encode(), b""))
-
-
-def _text(word: bytes) -> str:
-    return word.decode("utf-8", "surrogateescape")
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+    return decoded(os.environb.get(name.encode(), b""))

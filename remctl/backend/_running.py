@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from typing import IO
 
-from remctl._arguments import printable
+from remctl._arguments import encoded, printable
 from remctl.backend._command import Command
 from remctl.backend._context import Context
 from remctl.backend._errors import CommandError, ExitStatus, OutputLostError
@@ -95,7 +95,7 @@ def failed(error: BaseException, name: str, context: Context) -> int:
     text, status = _explained(error, name, context)
     if text:
         # A surrogate that stands for no byte cannot be sent, and printable makes it \\ud800.
-        lines = [printable(_bytes(line), limit=None) for line in text.splitlines()]
+        lines = [printable(_sendable(line), limit=None) for line in text.splitlines()]
         with contextlib.suppress(OutputLostError):  # the status says it, where anybody sees it
             context.write("".join(f"{line}\n" for line in lines), Stream.STDERR)
     return status
@@ -185,8 +185,8 @@ async def _stream_async(pieces: Iterator[str | bytes], context: Context) -> obje
             await context.drain()
 
 
-def _bytes(text: str) -> bytes:
+def _sendable(text: str) -> bytes:
     try:
-        return text.encode("utf-8", "surrogateescape")
+        return encoded(text)
     except UnicodeEncodeError:
         return text.encode("utf-8", "backslashreplace")

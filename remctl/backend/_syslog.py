@@ -6,8 +6,11 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Final
+
+logger = logging.getLogger(__name__)
 
 SYSLOG: Final = "/dev/log"
 """The socket of the system's log."""
@@ -43,8 +46,16 @@ class SystemLog(logging.Handler):
 _BARE: Final = {"exc_info": None, "exc_text": None, "stack_info": None}
 
 
+def _log_what_python_would_print() -> None:
+    """Warnings and failures of threads, which go to standard error else, and so to the caller."""
+    logging.captureWarnings(True)
+    threading.excepthook = lambda what: logger.error("a thread failed", exc_info=what.exc_value)
+    sys.unraisablehook = lambda what: logger.error("%s", what.err_msg or "ignored", exc_info=what.exc_value)
+
+
 def log_to_the_system() -> SystemLog | None:
     """Send what is logged to the system's log, unless the program has chosen something else."""
+    _log_what_python_would_print()
     root = logging.getLogger()
     if root.handlers:
         return None

@@ -279,7 +279,7 @@ Options, which stand before the arguments:
   --uid <uid>       1000 or more; default: 1000
   --days <days>     default: 0
   --note <note>
-  --notify, --no-notify, -n
+  --notify, -n, --no-notify
                     write a mail
   --check, --no-check
                     default: true

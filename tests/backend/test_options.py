@@ -77,6 +77,19 @@ def test_a_number_below_zero_is_no_option(word: str) -> None:
     assert output(cmd, word) == word
 
 
+def test_joined_flags_are_so_many_at_the_most() -> None:
+    def cmd(*, quick: Annotated[bool, Option("-q")] = False, name: Annotated[str, Option("-n")] = "") -> str:
+        return f"{quick} {len(name)}"
+
+    assert output(cmd, "-" + "q" * 99) == "True 0"
+    assert output(cmd, "-n" + "q" * 1000) == "False 1000"
+    assert complaint(cmd, "-" + "q" * 1_000_000) == "more than 100 letters in one word: -q"
+
+
+def test_a_word_in_a_message_is_cut() -> None:
+    assert len(complaint(copy, b"--" + b"\xff" * 100_000)) < 1000
+
+
 def test_an_option_without_default_has_to_be_given() -> None:
     def cmd(*, owner: str) -> str:
         return owner

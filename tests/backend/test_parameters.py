@@ -10,7 +10,7 @@ from typing import Annotated, BinaryIO, Literal
 
 import pytest
 
-from backend.calling import backend_of, command_of, complaint, output, takes, takes_option
+from backend.calling import backend_of, call, command_of, complaint, output, takes, takes_option
 from remctl.backend import MULTILINE, SECRET, STDIN, Context, Match, Range
 
 
@@ -193,6 +193,24 @@ def test_what_a_check_says_of_a_secret_stays_secret(mark: object) -> None:
         int(value)  # whose error has the value in it
 
     assert "hunter2" not in complaint(takes(Annotated[str, mark, is_number]), "hunter2")
+
+
+@pytest.mark.parametrize("secret", ["hunter2\n", " hunter2\t", "it's", "a\nb"])
+def test_what_a_check_says_of_a_secret_stays_secret_with_blanks_and_escapes(secret: str) -> None:
+    def is_strong(value: str) -> None:
+        raise ValueError(f"{value} is weak, as is {value!r}")
+
+    assert complaint(takes(Annotated[str, STDIN, SECRET, is_strong]), secret).endswith("<x>: it is not allowed")
+
+
+def test_a_check_that_returns_the_secret_does_not_log_it(caplog: pytest.LogCaptureFixture) -> None:
+    assert call(takes(Annotated[str, SECRET, str.strip]), "hunter2").status == 70
+    assert "hunter2" not in caplog.text
+    assert "and not a str" in caplog.text
+
+
+def test_a_path_on_standard_input_has_no_lines() -> None:
+    assert complaint(takes(Annotated[Path, STDIN]), "/etc\n/x").endswith("it has the control character '\\n'")
 
 
 # Standard input, secrets, several lines

@@ -25,7 +25,7 @@ PATIENCE: Final = 30.0
 USER: Final = "user@SANDBOX.TEST"
 
 PROGRAM: Final = """
-import asyncio, os, sys, time
+import asyncio, os, sys, threading, time, warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -104,6 +104,22 @@ async def later(name: str) -> AsyncIterator[str]:
     yield "hello, "
     await asyncio.sleep(0)
     yield f"{name}\\n"
+
+@backend.command
+def stray() -> str:
+    thread = threading.Thread(target=lambda: 1 / 0)
+    thread.start()
+    thread.join()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("internal matters", stacklevel=1)
+    return "done\\n"
+
+notes = backend.group("notes")
+
+@notes.command
+def add(text: Annotated[bytes, STDIN]) -> str:
+    return f"{len(text)}\\n"
 
 @backend.command
 async def cancelled() -> None:
@@ -275,6 +291,31 @@ class TestUnderRemctld:
         lines = program.run("--remctld-config", "--program", "/bin/true", remote=False).stdout.decode().splitlines()
         assert "take ALL /bin/true stdin=last help=--help=take summary=--summary=take ANYUSER" in lines
 
+    @pytest.mark.parametrize(
+        ("words", "piped", "answer"),
+        [
+            (["take"], b"data", (b"4\n", b"", 0)),
+            ([], b"take", (b"", b"test take: insufficient arguments: <data> is missing\n", 64)),
+            (["notes"], b"add", (b"", b"test notes add: insufficient arguments: <text> is missing\n", 64)),
+            (["notes"], b"bogus", (b"", b"test notes bogus: unknown command; try help\n", 64)),
+        ],
+    )
+    def test_finds_a_subcommand_that_remctld_has_piped_away(
+        self, program: Program, words: list[str], piped: bytes, answer: tuple[bytes, bytes, int]
+    ) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.sendall(piped)
+            ours.shutdown(socket.SHUT_WR)
+            assert program.run(*words, stdin=theirs) == answer
+
+    def test_helps_where_the_word_for_it_was_piped_away(self, program: Program) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.sendall(b"help")
+            ours.shutdown(socket.SHUT_WR)
+            assert program.run("notes", stdin=theirs) == (b"test notes add <text>\n", b"", 0)
+
     def test_runs_coroutines(self, program: Program) -> None:
         assert program.run("later", "you") == (b"hello, you\n", b"", 0)
 
@@ -363,6 +404,10 @@ class TestLog:
             assert line.startswith(prefix.encode())
             assert b"\n" not in line
         assert line == f"{prefix}KeyError: 'from the inside'".encode()
+
+    def test_gets_warnings_and_the_failures_of_threads_too(self, program: Program) -> None:
+        done = program.run("stray")
+        assert done == (b"done\n", b"what happened could not be written to the server's log\n", 0)
 
     def test_that_is_not_there_is_told_to_the_caller(self, program: Program) -> None:
         assert program.run("crash") == (
