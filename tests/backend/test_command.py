@@ -189,7 +189,7 @@ def many(*words: str) -> None: ...
         (last, "a b D", "a b **DATA**"),
         (last, "", ""),
         (secret_stdin, "hunter2 hunter3", "**MASKED** **DATA**"),
-        (one_secret, "its quotation marks forgotten", "**MASKED** **MASKED** **MASKED**"),
+        (one_secret, "quotation marks forgotten", "**MASKED** **MASKED** **MASKED**"),
         (tail_and_secret_stdin, "a b hunter2", "a b **DATA**"),
         (tail_and_stdin, "hunter2 hunter3 D", "**MASKED** **MASKED** **DATA**"),
         (tail_and_stdin, "hunter2", "**DATA**"),
