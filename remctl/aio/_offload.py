@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
 from weakref import WeakKeyDictionary, WeakSet, ref
 
@@ -130,24 +129,23 @@ class Threads:
     def forget(self) -> None:
         """Begin anew; in a forked child, which has none of its parent's threads."""
         self._lock = threading.Lock()
-        self._jobs: SimpleQueue[Job] = SimpleQueue()
-        self._unfinished = 0  # jobs that wait for their turn, and those that run
+        self._waiting: deque[Job] = deque()
+        self._idle: list[_Worker] = []
         self._count = 0
-        self._begun: dict[int, float] = {}  # when, by thread
+        self._begun: dict[_Worker, float] = {}  # when
         self._watching: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
     def _put(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
-            self._unfinished += 1
-            self._jobs.put(job)
-            if self._unfinished <= self._count:  # one of the threads is free
+            if self._idle:
+                self._idle.pop().give(job)
                 return
+            self._waiting.append(job)
             try:
                 self._grow()
             except RuntimeError as error:
                 if not self._count:  # else one of the others will come to it
-                    self._unfinished -= 1
-                    self._jobs.get()
+                    self._waiting.pop()
                     raise RemctlError(f"no thread could be started: {error}") from None
             if loop not in self._watching:
                 self._watching.add(loop)
@@ -157,16 +155,16 @@ class Threads:
         """Start threads for the calls that wait for their turn, if so many may compute."""
         now = time.monotonic()
         computing = sum(now - begun < WAITING for begun in list(self._begun.values()))
-        free = self._count - len(self._begun)
-        while self._count < min(self._unfinished, self._limit) and computing + free < self._computing:
+        beginning = self._count - len(self._idle) - len(self._begun)
+        while beginning < len(self._waiting) and self._count < self._limit and computing + beginning < self._computing:
             threading.Thread(target=self._work, name="remctl", daemon=True).start()
             self._count += 1
-            free += 1
+            beginning += 1
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """As long as calls wait for their turn, see whether those before them only wait, too."""
         with self._lock:
-            if self._unfinished <= self._count:
+            if not self._waiting:
                 self._watching.discard(loop)
                 return
             with contextlib.suppress(RuntimeError):  # no thread could be started; those that are there will do
@@ -174,26 +172,62 @@ class Threads:
         loop.call_later(WAITING, self._watch, loop)
 
     def _work(self) -> None:
-        me = threading.get_ident()
-        while (job := self._next()) is not None:
-            self._begun[me] = time.monotonic()
-            tell = job()
-            del self._begun[me]
-            with self._lock:
-                self._unfinished -= 1
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                tell()
-            del job, tell  # and what they refer to, while the thread waits
-
-    def _next(self) -> Job | None:
-        """Wait for a job; None when there has been none for so long that the thread may end."""
+        worker = _Worker()
+        tell: Callable[[], object] | None = None
         while True:
-            with contextlib.suppress(Empty):
-                return self._jobs.get(timeout=IDLE)
+            job = self._next(worker)
+            if tell is not None:
+                with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                    tell()
+                tell = None
+            if job is None and (job := self._rest(worker)) is None:
+                return
+            self._begun[worker] = time.monotonic()
+            tell = job()
+            job = None  # and what it refers to is let go, while the thread waits
+            del self._begun[worker]
+
+    def _next(self, worker: _Worker) -> Job | None:
+        """Take the job that waits longest; if there is none, the worker is idle from here on."""
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._idle.append(worker)
+            return None
+
+    def _rest(self, worker: _Worker) -> Job | None:
+        """Wait for a job; None when there has been none for so long that the thread may end."""
+        if not worker.wait(IDLE):
             with self._lock:
-                if self._unfinished < self._count:
+                if worker in self._idle:
+                    self._idle.remove(worker)
                     self._count -= 1
                     return None
+            worker.wait(-1)  # it was given one at that very moment
+        return worker.take()
+
+
+class _Worker:
+    """A thread that waits for a job, and is woken for it alone."""
+
+    def __init__(self) -> None:
+        self._woken = threading.Lock()
+        self._woken.acquire()
+        self._job: Job | None = None
+
+    def give(self, job: Job) -> None:
+        """Wake it with a job."""
+        self._job = job
+        self._woken.release()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for a job so many seconds, or for ever if it is -1; return whether there is one."""
+        return self._woken.acquire(timeout=timeout)
+
+    def take(self) -> Job | None:
+        """Return the job."""
+        job, self._job = self._job, None
+        return job
 
 
 network: Final = Threads(32)

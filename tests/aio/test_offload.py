@@ -175,7 +175,7 @@ class TestThreadsUnderLoad:
 
         expected = [10 * (number + 1) for number in range(300)]
         assert in_loops(main, main) == [expected] * 2
-        assert threads._unfinished == 0
+        assert not threads._waiting
         assert not threads._begun
         assert threads._count <= threads._limit
 
@@ -235,7 +235,7 @@ class TestThreadsUnderLoad:
                 return 500
 
         assert in_loops(main, main) == [500, 500]
-        assert (threads._unfinished, threads._count) == (0, 0)
+        assert (len(threads._waiting), threads._count) == (0, 0)
 
     @asynchronous
     async def test_are_new_in_a_child_forked_while_they_are_busy(self, threads: Threads) -> None:
@@ -263,7 +263,7 @@ class TestThreadsUnderLoad:
         gate.set()
         await asyncio.gather(*held)
         assert await threads.run(divmod, 7, 2) == (3, 1)
-        await until(lambda: threads._unfinished == 0)
+        await until(lambda: not threads._waiting and len(threads._idle) == threads._count)
 
     def test_hold_no_loop_that_has_ended(self, threads: Threads) -> None:
         async def main() -> weakref.ref[asyncio.AbstractEventLoop]:
