@@ -98,15 +98,16 @@ class TestThreads:
 
     @asynchronous
     async def test_a_call_that_is_cancelled_in_the_middle_is_left_to_its_end(self, threads: Threads) -> None:
-        gate, ended = threading.Event(), threading.Event()
+        begun, gate, ended = threading.Event(), threading.Event(), threading.Event()
 
         def call() -> None:
+            begun.set()
             gate.wait(20)
             ended.set()
             raise ZeroDivisionError
 
         waiting = asyncio.ensure_future(threads.run(call))
-        await until(lambda: threads._count)
+        await until(begun.is_set)
         waiting.cancel()
         await asyncio.wait([waiting])
         assert waiting.cancelled()
