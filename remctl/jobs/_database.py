@@ -1,0 +1,85 @@
+"""The database under the store: connections, transactions, the clock, and waiting for one that is away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event, literal_column
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.sql.elements import ColumnElement
+
+BUSY: Final = 30.0
+"""Seconds that a write to SQLite waits for those of others."""
+
+
+class Database:
+    """A database, reached through a pool of connections; all threads may use it.
+
+    Args:
+        url: sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/NAME.
+
+    Raises:
+        ValueError: it is another kind of database, or no URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+            kind = parsed.get_backend_name()
+            if kind not in _CLOCK:
+                raise ValueError(f"database must be sqlite or postgresql, and is {kind}")
+            if kind == "postgresql":
+                parsed = parsed.set(drivername="postgresql+psycopg")
+            arguments = {"timeout": BUSY} if kind == "sqlite" else {}
+            self.engine: Engine = create_engine(parsed, pool_pre_ping=kind != "sqlite", connect_args=arguments)
+        except (ArgumentError, NoSuchModuleError) as error:
+            raise ValueError(f"database is no URL that SQLAlchemy knows: {error}") from None
+        self.now: ColumnElement[float] = literal_column(_CLOCK[kind])
+        self.sqlite = kind == "sqlite"
+        if self.sqlite:
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Give a connection with a transaction, which is committed at the end, or undone by an exception."""
+        with self.engine.connect() as connection:
+            connection.info["writing"] = True
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a connection whose statements see one state of the database."""
+        with self.engine.connect() as connection:
+            connection.info["writing"] = False
+            with connection.begin():
+                yield connection
+
+    def close(self) -> None:
+        """Close all connections that nobody uses."""
+        self.engine.dispose()
+
+
+_CLOCK: Final = {
+    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
+    "postgresql": "extract(epoch from clock_timestamp())::float8",
+}
+"""The time, in seconds since the epoch: that of the database, since the clocks of many runners are many."""
+
+
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # transactions are begun below, and not by Python's module
+    cursor = connection.cursor()
+    # A write-ahead log lets readers and one writer work at the same time; FULL loses nothing with the power.
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A write that begins as a read could find at its first write that another one came first.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.info.get("writing") else "BEGIN")

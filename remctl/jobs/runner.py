@@ -1,0 +1,361 @@
+"""The runner: takes jobs that are due, has their scripts run, and writes down how they ended.
+
+Each script is in the hands of a keeper, a small process of its own (`_attempt`), which holds it until the store knows
+that it begins, and leaves an ending on disk whatever happens to the runner.  So at every moment it can be told what is
+true of an attempt, and a job never runs twice by accident:
+
+    claimed, nothing begun        another runner may take it
+    begun, the keeper lives       it runs; if its runner dies, the keeper stops it
+    begun, an ending is on disk   that is how it ended
+    begun, and none of these      it was lost
+
+Signs of life come from a thread of their own.  A runner that cannot reach the store for as long as a lease kills what
+it runs, since somebody else may take it for lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import secrets
+import selectors
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy.exc import DBAPIError
+
+from remctl.exceptions import RemctlError
+from remctl.jobs._attempt import Attempt, Ending, Limits, boot_id, is_kept, read_ending, read_output
+from remctl.jobs._wake import listen
+from remctl.jobs.failpoints import reached
+from remctl.jobs.scripts import AD_HOC, Parameters, verify
+from remctl.jobs.settings import Settings
+from remctl.jobs.states import IllegalMoveError, JobState, Reason
+from remctl.jobs.store import Claim, Ended, StaleAttemptError, Store, StoreError, new_claim
+
+logger = logging.getLogger(__name__)
+
+TAIL: Final = 64 * 1024
+"""Bytes of each stream that go into the store; more of them is on disk."""
+
+DRAIN: Final = 2.0
+"""Seconds that processes which a script leaves behind may go on writing."""
+
+PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+"""What scripts have as PATH."""
+
+MOMENT: Final = 0.05
+"""Seconds between two looks for something that tells nobody when it happens."""
+
+
+class RunnerError(RemctlError):
+    """The runner cannot work; the text says why."""
+
+
+class Runner:
+    """See the module.
+
+    Args:
+        settings: the configuration.
+        store: the job store, with a schema that is up to date.
+
+    `run` works until `drain` or `stop`, which any thread and signal handler may call.
+    """
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self._name = settings.runner.name
+        self._live: dict[int, Attempt] = {}
+        self._unwritten: dict[int, Ended | None] = {}  # ends that the store does not know yet; None: it never began
+        self._held: set[int] = set()  # those of which the store may not know whether they begin
+        self._selector = selectors.DefaultSelector()
+        self._awake, self._wake = socket.socketpair()
+        self._awake.setblocking(False)
+        self._wake.setblocking(False)
+        self._calls: socket.socket | None = None
+        self._draining = False
+        self._stopping = False
+        self._heard = time.monotonic()  # of the store
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Work.
+
+        Raises:
+            RunnerError: another runner works in the same folder.
+        """
+        try:
+            with self._alone():
+                self._recover()
+                self._selector.register(self._awake, selectors.EVENT_READ)
+                self._listen()
+                self._work()
+        finally:
+            self._selector.close()
+            for sock in (self._awake, self._wake, self._calls):
+                if sock is not None:
+                    sock.close()
+
+    def _work(self) -> None:
+        beats = threading.Thread(target=self._beat_on, name="remctl-jobs-beat", daemon=True)
+        beats.start()
+        try:
+            while not (self._draining and not self._live and not self._unwritten):
+                self._turn()
+        finally:
+            self._ended.set()
+            beats.join()
+            for attempt in self._live.values():
+                attempt.close()
+
+    def _listen(self) -> None:
+        try:
+            self._calls = listen(self._settings.folder)
+        except OSError as error:
+            logger.warning("nobody can wake the runner, which looks every %g s: %s", self._settings.runner.poll, error)
+        else:
+            self._selector.register(self._calls, selectors.EVENT_READ)
+
+    def drain(self) -> None:
+        """Take no more jobs, and end when those that run have ended."""
+        self._draining = True
+        self.wake()
+
+    def stop(self) -> None:
+        """Have the scripts that run end as well."""
+        self._stopping = True
+        self.drain()
+
+    def wake(self) -> None:
+        """Look for jobs now."""
+        with contextlib.suppress(OSError):  # it is awake as it is, or has ended
+            self._wake.send(b"!")
+
+    # One turn
+
+    def _turn(self) -> None:
+        self._write_ends()
+        if self._stopping:
+            for attempt in self._live.values():
+                attempt.stop()
+        claimed = self._claim_all()
+        for key, _ in self._selector.select(0 if claimed else self._settings.runner.poll):
+            if isinstance(key.fileobj, socket.socket):
+                with contextlib.suppress(BlockingIOError):
+                    key.fileobj.recv(4096)
+            else:
+                self._finish(key.data)
+
+    def _claim_all(self) -> int:
+        count = 0
+        while not self._draining and len(self._live) < self._settings.runner.concurrency:
+            key = new_claim()
+            password = secrets.token_urlsafe(24)
+            try:
+                claim = self._store.claim(self._name, key, password, self._settings.runner.lease)
+            except DBAPIError as error:
+                self._complain("no job can be taken", error)
+                break
+            if claim is None:
+                break
+            reached("after_claim")
+            self._begin(claim, password)
+            count += 1
+        return count
+
+    def _begin(self, claim: Claim, password: str) -> None:
+        """Have the script of a job run; what cannot be run has failed."""
+        try:
+            attempt = self._prepare(claim, password)
+        except (RemctlError, OSError, ValueError) as error:
+            logger.error("job %d cannot be started: %s", claim.job.id, error)  # noqa: TRY400  # it says all
+            self._unwritten[claim.attempt] = Ended(Reason.NOT_STARTED, detail=str(error))
+            return
+        reached("after_spawn")
+        self._watch(claim.attempt, attempt)
+        try:
+            self._store.start(claim.attempt, boot_id(), attempt.pid, attempt.started)
+        except IllegalMoveError as error:  # somebody wants it to end
+            logger.info("job %d is not begun: %s", claim.job.id, error)
+            self._obey(claim.attempt, error.state)
+            return
+        except (StoreError, DBAPIError) as error:
+            # Whatever the store has of it now, the script has not begun, and will not.
+            self._complain(f"job {claim.job.id} is not begun", error)
+            self._held.add(claim.attempt)
+            attempt.abort()
+            return
+        reached("after_start")
+        attempt.release()
+        job = claim.job
+        logger.info("job %d of %s has begun: attempt %d of %s", job.id, job.owner, claim.number, job.script)
+
+    def _prepare(self, claim: Claim, password: str) -> Attempt:
+        folder = self._folder(claim.attempt)
+        work = folder / "work"
+        work.mkdir(mode=0o700, parents=True)
+        script = folder / f"script{claim.language.suffix}"
+        installed = self._settings.scripts / f"{claim.job.script}{claim.language.suffix}"
+        body = AD_HOC.body if claim.job.script == AD_HOC.name else verify(installed, claim.sha256)
+        script.touch(mode=0o600)
+        script.write_bytes(body)
+        settings = self._settings.runner
+        return Attempt.prepare(
+            folder / "kept",
+            claim.language.command(script),
+            env=self._environment(claim, password, work),
+            cwd=work,
+            limits=Limits(claim.run_time, settings.grace, DRAIN, settings.output),
+        )
+
+    def _environment(self, claim: Claim, password: str, work: Path) -> dict[str, str]:
+        job = claim.job
+        parameters = Parameters(self._store.installed(job.script)[0].parameters.tables())
+        return {
+            "PATH": PATH,
+            "HOME": str(work),
+            "TMPDIR": str(work),
+            "LANG": "C.UTF-8",
+            "JOB_ID": str(job.id),
+            "JOB_GUID": job.guid,
+            "JOB_ATTEMPT": str(claim.attempt),
+            "JOB_SCRIPT": job.script,
+            "JOB_OWNER": job.owner,
+            "JOB_PASSWORD": password,
+            "JOB_PARAMETERS": parameters.as_json(dict(job.parameters)),
+            **parameters.as_environment(dict(job.parameters)),
+        }
+
+    def _watch(self, number: int, attempt: Attempt) -> None:
+        self._live[number] = attempt
+        self._selector.register(attempt, selectors.EVENT_READ, number)
+
+    def _finish(self, number: int) -> None:
+        """See how an attempt has ended."""
+        attempt = self._live[number]
+        ending = attempt.wait(0)
+        if ending is None:
+            return
+        self._selector.unregister(attempt)
+        attempt.close()
+        del self._live[number]
+        reached("before_finish")
+        self._unwritten[number] = None if number in self._held else self._ended_as(number, ending)
+        self._held.discard(number)
+        self._write_ends()
+
+    def _write_ends(self) -> None:
+        """Tell the store how attempts have ended; what it cannot take now is told again."""
+        for number, ended in list(self._unwritten.items()):
+            try:
+                if ended is None:
+                    self._give_back(number)
+                else:
+                    job = self._store.settle(number, ended)
+                    logger.info("job %d has ended: %s, %s", job.id, job.state.name, job.reason)
+            except StaleAttemptError:
+                logger.warning("attempt %d had been taken for lost; how it has ended is not written down", number)
+            except DBAPIError as error:
+                self._complain(f"the end of attempt {number} cannot be written", error)
+                return
+            del self._unwritten[number]
+
+    def _give_back(self, number: int) -> None:
+        """Let somebody else take a job whose script has not begun, whatever the store believes."""
+        try:
+            self._store.hand_back(number)
+        except StaleAttemptError:
+            raise
+        except StoreError:
+            detail = "the store could not be reached when it was to begin"
+            self._store.settle(number, Ended(Reason.NOT_STARTED, detail=detail))
+
+    def _ended_as(self, number: int, ending: Ending) -> Ended:
+        folder = self._folder(number) / "kept"
+        reason = Reason.LOST if ending.reason == "runner-lost" else Reason(ending.reason)
+        return Ended(
+            reason,
+            ending.status,
+            ending.signal,
+            ending.error,
+            _tail(folder, "stdout", ending.stdout.size),
+            _tail(folder, "stderr", ending.stderr.size),
+            ending.stdout.size,
+            ending.stderr.size,
+        )
+
+    def _folder(self, number: int) -> Path:
+        return self._settings.attempts / str(number)
+
+    # Signs of life
+
+    def _beat_on(self) -> None:
+        lease = self._settings.runner.lease
+        while not self._ended.wait(lease / 4):
+            try:
+                states = self._store.beat(list(self._live), lease)
+                self._store.sweep()
+                self._heard = time.monotonic()
+            except DBAPIError as error:
+                self._complain("no sign of life could be given", error)
+                if time.monotonic() - self._heard > lease:
+                    for attempt in list(self._live.values()):
+                        attempt.abort()
+                continue
+            for number, state in states.items():
+                self._obey(number, state)
+
+    def _obey(self, number: int, state: JobState | None) -> None:
+        attempt = self._live.get(number)
+        if attempt is None:
+            return
+        if state is JobState.STOPPING:
+            attempt.stop()
+        elif state is None or state is JobState.ABORTING:
+            attempt.abort()
+
+    # After a death
+
+    def _recover(self) -> None:
+        """Settle what an earlier run has left: its keepers have stopped their scripts, or are about to."""
+        for number, begun in self._store.live_of(self._name):
+            folder = self._folder(number) / "kept"
+            while folder.exists() and is_kept(folder):
+                time.sleep(MOMENT)
+            ending = read_ending(folder) if folder.exists() else None
+            if not begun:
+                self._unwritten[number] = None
+            elif ending is not None:
+                self._unwritten[number] = self._ended_as(number, ending)
+            else:
+                self._unwritten[number] = Ended(Reason.LOST, detail="its runner and its keeper have died")
+        self._write_ends()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Any:
+        """Hold the folder against other runners; the kernel lets go of it when this one dies."""
+        self._settings.attempts.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self._settings.folder / "runner.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunnerError(f"another runner works in {self._settings.folder}") from None
+            yield
+
+    def _complain(self, what: str, error: Exception) -> None:
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        logger.warning("%s: %s", what, " ".join(str(reason).split()))
+
+
+def _tail(folder: Path, stream: Any, size: int) -> bytes:
+    try:
+        piece = read_output(folder, stream, max(0, size - TAIL), TAIL)
+    except (OSError, RemctlError) as error:
+        logger.warning("the output in %s cannot be read: %s", folder, error)
+        return b""
+    return piece.data if piece else b""

@@ -1,0 +1,37 @@
+"""Fixtures for the job store: each test that asks for one runs on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.postgres import Postgres
+from remctl.jobs._upgrade import upgrade
+from remctl.jobs.store import Store
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Give a running PostgreSQL."""
+    with Postgres() as started:
+        yield started
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Give the URL of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/jobs.db"
+    postgres: Postgres = request.getfixturevalue("postgres")
+    return postgres.new_database()
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    """Give a store on it."""
+    opened = Store(url)
+    upgrade(opened.database)
+    yield opened
+    opened.close()
