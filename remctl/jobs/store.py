@@ -12,7 +12,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from remctl._arguments import check_text
 from remctl.exceptions import RemctlError
@@ -111,6 +112,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.database = Database(url)
+        self._due = _due(self.database)
 
     def close(self) -> None:
         """Close all connections."""
@@ -269,7 +271,7 @@ class Store:
             before: those whose number is lower, which is the next page; None begins with the latest.
             limit: so many at the most.
         """
-        query = select(jobs, scripts.c.name.label("script")).join(scripts)
+        query = _whole()
         if owner is not None:
             query = query.where(jobs.c.owner == owner)
         if state is not None:
@@ -341,22 +343,24 @@ class Store:
             password: which the attempt alone may report with.
             lease: seconds within which the runner has to be heard of.
         """
-        with self.database.write() as connection:
-            known = connection.execute(select(attempts).where(attempts.c.claim == claim)).first()
-            if known is None:
-                picked = self._pick(connection)
-                if picked is None:
-                    return None
-                known = self._take(connection, picked, runner, claim, password, lease)
-            elif known.ended_at is not None:
-                return None
-            script = connection.execute(
-                select(jobs.c.sha256, scripts.c.language, scripts.c.run_time)
-                .join(scripts)
-                .where(jobs.c.id == known.job_id)
-            ).one()
-            job = self._one(connection, known.job_id)
-            return Claim(job, known.id, known.number, Language(script.language), script.sha256, script.run_time)
+        try:
+            with self.database.write() as connection:
+                picked = connection.execute(self._due).first()
+                if picked is None or self._is_full(connection, picked):
+                    return self._claimed(connection, claim)
+                attempt = self._take(connection, picked, runner, claim, password, lease)
+                return _claim(picked, attempt, picked.attempts + 1)
+        except IntegrityError:
+            with self.database.read() as connection:
+                if connection.scalar(select(attempts.c.id).where(attempts.c.claim == claim)) is None:
+                    raise  # it has a live attempt that it does not know of, which cannot be
+                return self._claimed(connection, claim)
+
+    def _claimed(self, connection: Connection, claim: str) -> Claim | None:
+        """What somebody has claimed already, and asks for again."""
+        query = _whole().join(attempts).add_columns(attempts.c.id.label("attempt"), attempts.c.number)
+        known = connection.execute(query.where(attempts.c.claim == claim, attempts.c.ended_at.is_(None))).first()
+        return None if known is None else _claim(known, known.attempt, known.number)
 
     def start(self, attempt: int, boot_id: str, pid: int, pid_started: int) -> None:
         """Write down that the script of an attempt begins: after this, and not before, it may run.
@@ -473,33 +477,17 @@ class Store:
 
     # What they are made of
 
-    def _pick(self, connection: Connection) -> Row[Any] | None:
-        """The next job that is due, held against others until the end of the transaction."""
-        taken = jobs.alias()
-        running = select(func.count()).where(taken.c.script_id == jobs.c.script_id, taken.c.attempt_id.is_not(None))
-        query = (
-            select(jobs)
-            .join(scripts)
-            .where(
-                jobs.c.state == JobState.PENDING,
-                jobs.c.attempt_id.is_(None),
-                jobs.c.due_at <= self.database.now,
-                jobs.c.robot_id.is_(None),
-                jobs.c.pool.is_(None),
-                scripts.c.enabled,
-                or_(scripts.c.concurrency.is_(None), running.scalar_subquery() < scripts.c.concurrency),
-            )
-            .order_by(jobs.c.rank, jobs.c.id)
-            .limit(1)
-            .with_for_update(skip_locked=True, of=jobs)
-        )
-        return connection.execute(query).first()
+    def _is_full(self, connection: Connection, picked: Row[Any]) -> bool:
+        """Whether so many jobs of a script are taken that no more may be, now that nobody else takes any."""
+        if picked.concurrency is None or self.database.sqlite:  # where others have waited since the beginning
+            return False
+        connection.execute(select(scripts.c.id).where(scripts.c.id == picked.script_id).with_for_update())
+        running = select(func.count()).where(jobs.c.script_id == picked.script_id, jobs.c.attempt_id.is_not(None))
+        return bool(connection.scalar(running) >= picked.concurrency)
 
-    def _take(
-        self, connection: Connection, job: Row[Any], runner: str, claim: str, password: str, lease: float
-    ) -> Row[Any]:
+    def _take(self, connection: Connection, job: Row[Any], runner: str, claim: str, password: str, lease: float) -> int:
         now = self.database.now
-        row = connection.execute(
+        attempt: int = connection.execute(
             insert(attempts)
             .values(
                 job_id=job.id,
@@ -511,10 +499,12 @@ class Store:
                 lease_until=now + lease,
                 late_reports=0,
             )
-            .returning(attempts)
-        ).one()
-        connection.execute(update(jobs).where(jobs.c.id == job.id).values(attempt_id=row.id, attempts=row.number))
-        return row
+            .returning(attempts.c.id)
+        ).scalar_one()
+        connection.execute(
+            update(jobs).where(jobs.c.id == job.id).values(attempt_id=attempt, attempts=job.attempts + 1)
+        )
+        return attempt
 
     def _end(self, connection: Connection, job: Row[Any], row: Row[Any], ended: Ended) -> None:
         now = self.database.now
@@ -615,7 +605,7 @@ class Store:
         return found
 
     def _find(self, connection: Connection, which: Any) -> Job | None:
-        row = connection.execute(select(jobs, scripts.c.name.label("script")).join(scripts).where(which)).first()
+        row = connection.execute(_whole().where(which)).first()
         return None if row is None else _job(row)
 
 
@@ -635,6 +625,39 @@ def _lost(row: Row[Any], state: JobState) -> Ended:
         reason = Reason.STOPPED if state is JobState.STOPPING else Reason.ABORTED
         return Ended(reason, detail="the runner was not heard of before it began")
     return Ended(Reason.LOST, detail="the runner was not heard of in time")
+
+
+def _whole() -> Select[Any]:
+    """Jobs with what is known of their scripts."""
+    return select(
+        jobs, scripts.c.name.label("script"), scripts.c.language, scripts.c.run_time, scripts.c.concurrency
+    ).join(scripts)
+
+
+def _due(database: Database) -> Select[Any]:
+    """The next job that is due; held against others, where they do not wait for one another anyway."""
+    taken = jobs.alias()
+    running = select(func.count()).where(taken.c.script_id == jobs.c.script_id, taken.c.attempt_id.is_not(None))
+    return (
+        _whole()
+        .where(
+            jobs.c.state == JobState.PENDING,
+            jobs.c.attempt_id.is_(None),
+            jobs.c.due_at <= database.now,
+            jobs.c.robot_id.is_(None),
+            jobs.c.pool.is_(None),
+            scripts.c.enabled,
+            or_(scripts.c.concurrency.is_(None), running.scalar_subquery() < scripts.c.concurrency),
+        )
+        .order_by(jobs.c.rank, jobs.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=jobs)
+    )
+
+
+def _claim(row: Row[Any], attempt: int, number: int) -> Claim:
+    job = _job(row)._replace(attempts=number)
+    return Claim(job, attempt, number, Language(row.language), row.sha256, row.run_time)
 
 
 def _job(row: Row[Any]) -> Job:

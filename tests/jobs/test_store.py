@@ -156,9 +156,10 @@ class TestClaim:
         store.settle(first.attempt, Ended(Reason.NOT_STARTED))
         assert claim(store) is not None
 
-    def test_asked_again_after_a_lost_answer_gives_the_same_job(self, store: Store) -> None:
-        store.submit("backup", {}, ADA)
-        store.submit("backup", {}, ADA)
+    @pytest.mark.parametrize("others", [0, 1])
+    def test_asked_again_after_a_lost_answer_gives_the_same_job(self, store: Store, others: int) -> None:
+        for _ in range(1 + others):
+            store.submit("backup", {}, ADA)
         key = new_claim()
         once, again = (store.claim("runner", key, "secret", 60) for _ in range(2))
         assert once == again
@@ -185,6 +186,18 @@ class TestClaim:
         in_threads(work, 8)
         assert len(got) == 100
         assert set(got) == wanted
+
+    def test_by_many_at_once_takes_no_more_than_may_run_at_the_same_time(self, store: Store) -> None:
+        install(store, concurrency=3)
+        for _ in range(20):
+            store.submit("backup", {}, ADA)
+        got: list[Claim] = []
+
+        def work() -> None:
+            got.extend(found for _ in range(5) if (found := claim(store)) is not None)
+
+        in_threads(work, 8)
+        assert len(got) == live(store) == 3
 
     def test_never_lets_a_job_have_two_live_attempts(self, store: Store) -> None:
         found = taken(store)
