@@ -180,9 +180,12 @@ def _runner(options: argparse.Namespace) -> int:
         runner.drain()
         signal.signal(number, lambda *_: runner.stop())
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-    runner.run()
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        runner.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.postgres import Postgres
+from jobs.runners import MakeSite, Site
 from remctl.jobs._upgrade import upgrade
 from remctl.jobs.store import Store
 
@@ -35,3 +36,30 @@ def store(url: str) -> Iterator[Store]:
     upgrade(opened.database)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[MakeSite]:
+    """Give a function that makes a folder for a runner, by default on an SQLite of the test's own."""
+    made = []
+
+    def making(folder: str = "one", url: str = f"sqlite:///{tmp_path}/jobs.db", **runner: object) -> Site:
+        made.append(Site(tmp_path / folder, url, **runner))
+        return made[-1]
+
+    yield making
+    for site in made:
+        site.close()
+
+
+@pytest.fixture
+def site(make: MakeSite) -> Site:
+    """Give a folder for a runner."""
+    return make()
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Postgres]:
+    """Give a PostgreSQL that tests may stop."""
+    with Postgres() as started:
+        yield started

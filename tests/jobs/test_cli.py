@@ -174,7 +174,9 @@ def test_the_runner_ends_when_it_is_told_to(
     run(capsys, "submit", "nap")
     until(JobState.IN_PROGRESS, 1)
     runner.send_signal(signal.SIGTERM)
+    before = signal.getsignal(signal.SIGINT)
     assert "another runner works in" in complaint(capsys, "runner")
+    assert signal.getsignal(signal.SIGINT) is before
     runner.send_signal(signal.SIGTERM)
     assert runner.stderr is not None
     assert "Traceback" not in runner.stderr.read()
