@@ -29,7 +29,7 @@ from typing import Any, Final
 from sqlalchemy.exc import DBAPIError
 
 from remctl.exceptions import RemctlError
-from remctl.jobs._attempt import Attempt, Ending, Limits, boot_id, is_kept, read_ending, read_output
+from remctl.jobs._attempt import Attempt, DamagedEndingError, Ending, Limits, boot_id, is_kept, read_ending, read_output
 from remctl.jobs._wake import listen
 from remctl.jobs.failpoints import reached
 from remctl.jobs.scripts import AD_HOC, Parameters, verify
@@ -73,6 +73,8 @@ class Runner:
         self._live: dict[int, Attempt] = {}
         self._unwritten: dict[int, Ended | None] = {}  # ends that the store does not know yet; None: it never began
         self._held: set[int] = set()  # those of which the store may not know whether they begin
+        self._asked: tuple[str, str] | None = None  # the claim that has no answer yet, and its password
+        self._fenced: set[int] = set()  # those that were killed because the store was away for too long
         self._selector = selectors.DefaultSelector()
         self._awake, self._wake = socket.socketpair()
         self._awake.setblocking(False)
@@ -103,12 +105,17 @@ class Runner:
 
     def _work(self) -> None:
         beats = threading.Thread(target=self._beat_on, name="remctl-jobs-beat", daemon=True)
+        self._heard = time.monotonic()
         beats.start()
+        guard = threading.Thread(target=self._guard, name="remctl-jobs-guard", daemon=True)
+        guard.start()
         try:
-            while not (self._draining and not self._live and not self._unwritten):
+            # What cannot be written while the store is away is written by the next run, which finds it on disk.
+            while not (self._draining and not self._live and (self._stopping or not self._unwritten)):
                 self._turn()
         finally:
             self._ended.set()
+            guard.join()
             beats.join()
             for attempt in self._live.values():
                 attempt.close()
@@ -153,26 +160,32 @@ class Runner:
 
     def _claim_all(self) -> int:
         count = 0
-        while not self._draining and len(self._live) < self._settings.runner.concurrency:
-            key = new_claim()
-            password = secrets.token_urlsafe(24)
+        limit = self._settings.runner.concurrency
+        while not self._draining and len(self._live) < limit and count < limit:
+            since = time.monotonic()
+            key, password = self._asked = self._asked or (new_claim(), secrets.token_urlsafe(24))
             try:
                 claim = self._store.claim(self._name, key, password, self._settings.runner.lease)
             except DBAPIError as error:
-                self._complain("no job can be taken", error)
+                self._complain("no job can be taken", error)  # or one was, and the answer is lost: it is asked again
                 break
+            self._asked = None
             if claim is None:
                 break
             reached("after_claim")
-            self._begin(claim, password)
+            self._begin(claim, password, since)
             count += 1
         return count
 
-    def _begin(self, claim: Claim, password: str) -> None:
+    def _begin(self, claim: Claim, password: str, since: float) -> None:
         """Have the script of a job run; what cannot be run has failed."""
         try:
             attempt = self._prepare(claim, password)
-        except (RemctlError, OSError, ValueError) as error:
+        except DBAPIError as error:
+            self._complain(f"job {claim.job.id} is not begun", error)
+            self._unwritten[claim.attempt] = None
+            return
+        except Exception as error:  # whatever is wrong with a job, others have to run
             logger.error("job %d cannot be started: %s", claim.job.id, error)  # noqa: TRY400  # it says all
             self._unwritten[claim.attempt] = Ended(Reason.NOT_STARTED, detail=str(error))
             return
@@ -191,6 +204,11 @@ class Runner:
             attempt.abort()
             return
         reached("after_start")
+        if time.monotonic() > max(since, self._heard) + self._settings.runner.lease:
+            logger.warning("job %d is not begun: somebody else may have it by now", claim.job.id)
+            self._held.add(claim.attempt)
+            attempt.abort()
+            return
         attempt.release()
         job = claim.job
         logger.info("job %d of %s has begun: attempt %d of %s", job.id, job.owner, claim.number, job.script)
@@ -216,6 +234,9 @@ class Runner:
     def _environment(self, claim: Claim, password: str, work: Path) -> dict[str, str]:
         job = claim.job
         parameters = Parameters(self._store.installed(job.script)[0].parameters.tables())
+        file = work.parent / "parameters.json"
+        file.touch(mode=0o600)
+        file.write_text(parameters.as_json(dict(job.parameters)))
         return {
             "PATH": PATH,
             "HOME": str(work),
@@ -227,7 +248,7 @@ class Runner:
             "JOB_SCRIPT": job.script,
             "JOB_OWNER": job.owner,
             "JOB_PASSWORD": password,
-            "JOB_PARAMETERS": parameters.as_json(dict(job.parameters)),
+            "JOB_PARAMETERS": str(file),
             **parameters.as_environment(dict(job.parameters)),
         }
 
@@ -277,7 +298,9 @@ class Runner:
 
     def _ended_as(self, number: int, ending: Ending) -> Ended:
         folder = self._folder(number) / "kept"
-        reason = Reason.LOST if ending.reason == "runner-lost" else Reason(ending.reason)
+        lost = ending.reason == "runner-lost" or (ending.reason == "aborted" and number in self._fenced)
+        self._fenced.discard(number)
+        reason = Reason.LOST if lost else Reason(ending.reason)
         return Ended(
             reason,
             ending.status,
@@ -297,18 +320,24 @@ class Runner:
     def _beat_on(self) -> None:
         lease = self._settings.runner.lease
         while not self._ended.wait(lease / 4):
+            asked = time.monotonic()
             try:
-                states = self._store.beat(list(self._live), lease)
+                states = self._store.beat([*self._live, *self._unwritten], lease)
+                for number, state in states.items():
+                    self._obey(number, state)
+                self._heard = asked  # the lease is counted from then on, at the earliest
                 self._store.sweep()
-                self._heard = time.monotonic()
             except DBAPIError as error:
                 self._complain("no sign of life could be given", error)
-                if time.monotonic() - self._heard > lease:
-                    for attempt in list(self._live.values()):
-                        attempt.abort()
-                continue
-            for number, state in states.items():
-                self._obey(number, state)
+
+    def _guard(self) -> None:
+        """Kill what runs before somebody else may take it; on a thread that never waits for the store."""
+        lease = self._settings.runner.lease
+        while not self._ended.wait(lease / 16):
+            if time.monotonic() - self._heard > lease * 7 / 8:
+                for number, attempt in list(self._live.items()):
+                    self._fenced.add(number)
+                    attempt.abort()
 
     def _obey(self, number: int, state: JobState | None) -> None:
         attempt = self._live.get(number)
@@ -327,7 +356,13 @@ class Runner:
             folder = self._folder(number) / "kept"
             while folder.exists() and is_kept(folder):
                 time.sleep(MOMENT)
-            ending = read_ending(folder) if folder.exists() else None
+            if begun and not folder.exists():
+                continue  # it may be another runner's, which has the same name; if not, it is lost after its lease
+            try:
+                ending = read_ending(folder)
+            except (DamagedEndingError, OSError) as error:
+                logger.warning("how attempt %d has ended cannot be read: %s", number, error)
+                ending = None
             if not begun:
                 self._unwritten[number] = None
             elif ending is not None:

@@ -442,7 +442,11 @@ class Store:
             row = self._live(connection, attempt)
             if row.started_at is not None:
                 raise StoreError(f"attempt {attempt} has begun")
-            self._release(connection, self._locked(connection, row.job_id), row)
+            job = self._locked(connection, row.job_id)
+            if job.state == JobState.PENDING:
+                self._release(connection, job, row)
+            else:  # somebody has asked it to end meanwhile
+                self._end(connection, job, row, _lost(row, JobState(job.state)))
 
     def live_of(self, runner: str) -> list[tuple[int, bool]]:
         """Return the attempts of a runner that have not ended, and whether the script of each has begun."""
@@ -463,7 +467,9 @@ class Store:
         for attempt in overdue:
             with self.database.write() as connection:
                 row = connection.execute(
-                    select(attempts).where(attempts.c.id == attempt, self._is_overdue()).with_for_update()
+                    select(attempts)
+                    .where(attempts.c.id == attempt, self._is_overdue())
+                    .with_for_update(skip_locked=True)
                 ).first()
                 if row is None:  # somebody else has dealt with it, or it was heard of
                     continue
