@@ -46,22 +46,25 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Give a connection with a transaction, which is committed at the end, or undone by an exception."""
-        with self.engine.connect() as connection:
-            connection.info["writing"] = True
-            with connection.begin():
-                yield connection
+        with self._transaction(writing=True) as connection:
+            yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Give a connection whose statements see one state of the database."""
-        with self.engine.connect() as connection:
-            connection.info["writing"] = False
-            with connection.begin():
-                yield connection
+        with self._transaction(writing=False) as connection:
+            yield connection
 
     def close(self) -> None:
         """Close all connections that nobody uses."""
         self.engine.dispose()
+
+    @contextmanager
+    def _transaction(self, *, writing: bool) -> Iterator[Connection]:
+        with self.engine.connect() as connection:
+            connection.info["writing"] = writing
+            with connection.begin():
+                yield connection
 
 
 _CLOCK: Final = {

@@ -48,8 +48,6 @@ class Retry(enum.StrEnum):
     """It has failed."""
     RETRY = "retry"
     """It is run again, which the script has to be made for."""
-    HOLD = "hold"
-    """It waits for somebody to decide."""
 
 
 class Limits(NamedTuple):

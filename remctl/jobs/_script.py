@@ -70,11 +70,9 @@ class Script:
         if self._error == _READY:
             self._error = b""
         self.started = _started(self.pid)
-        self.released = False
 
     def release(self) -> None:
         """Open the gate."""
-        self.released = True
         with contextlib.suppress(BrokenPipeError):  # it has ended already
             os.write(self._gate, _OPEN)
 

@@ -58,7 +58,7 @@ scripts: Final = Table(
     Column("parameters", JSON, nullable=False),
     Column("run_time", Double),  # seconds; null is without limit
     Column("concurrency", Integer),  # jobs at the same time; null is without limit
-    Column("retry", String(8), nullable=False),  # what becomes of a job that was lost: fail, retry, hold
+    Column("retry", String(8), nullable=False),  # what becomes of a job that was lost: fail, retry
     Column("retries", Integer, nullable=False),
     Column("enabled", Boolean, nullable=False),
     Column("installed_by", String(255), nullable=False),

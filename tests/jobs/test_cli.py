@@ -57,7 +57,8 @@ def runner(folder: Path) -> Iterator[subprocess.Popen[str]]:
     (folder / "jobs.toml").write_text("[runner]\npoll = 3600\nlease = 1\n")
     command = [sys.executable, "-X", "dev", "-W", "error", "-m", "remctl.jobs.cli", "runner"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
+        while not (folder / "runner.sock").exists():
+            assert process.poll() is None
         yield process
         process.kill()
 
@@ -143,8 +144,6 @@ def test_what_cannot_be_done_is_told_in_one_line(
 def test_a_job_that_is_submitted_runs_at_once_and_its_output_is_kept(
     folder: Path, runner: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    while not (folder / "runner.sock").exists():
-        assert runner.poll() is None
     assert run(capsys, "submit", "hello", "name=Ada") == "1\n"
     until(JobState.SUCCESS, 1)
     assert run(capsys, "status", "1").startswith("1 SUCCESS (exit) hello ")
@@ -156,8 +155,6 @@ def test_a_job_that_is_submitted_runs_at_once_and_its_output_is_kept(
 def test_a_job_that_runs_is_stopped_and_run_again(
     folder: Path, runner: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    while not (folder / "runner.sock").exists():
-        assert runner.poll() is None
     run(capsys, "submit", "nap")
     until(JobState.IN_PROGRESS, 1)
     run(capsys, "stop", "1")
@@ -169,8 +166,6 @@ def test_a_job_that_runs_is_stopped_and_run_again(
 def test_the_runner_ends_when_it_is_told_to(
     folder: Path, runner: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    while not (folder / "runner.sock").exists():
-        assert runner.poll() is None
     run(capsys, "submit", "nap")
     until(JobState.IN_PROGRESS, 1)
     runner.send_signal(signal.SIGTERM)

@@ -63,7 +63,6 @@ def test_a_header_says_what_a_script_is_and_how_it_runs(sign: str) -> None:
 def test_what_it_does_not_say_has_a_default() -> None:
     assert header('description = "x"') == header('description = "x"', 'retry = "fail"')
     assert header('description = "x"').limits == Limits(3600.0, None, Retry.FAIL, 0)
-    assert header('retry = "hold"').limits == Limits(3600.0, None, Retry.HOLD, 0)
     assert header('retry = "retry"').limits == Limits(3600.0, None, Retry.RETRY, 3)
     assert header('run-time = "none"').limits.run_time is None
     assert header().description is None
@@ -186,9 +185,9 @@ CHOICE = [*PARAMETER, 'type = "choice"']
         (["concurrency = 0"], "line 2: concurrency: it must be 1 to 10000"),
         (["concurrency = true"], "line 2: concurrency: it must be a whole number"),
         (["concurrency = 1.0"], "line 2: concurrency: it must be a whole number"),
-        (['retry = "always"'], "line 2: retry: it must be one of fail, retry, hold"),
+        (['retry = "always"'], "line 2: retry: it must be one of fail, retry"),
         (["retries = 3"], 'line 2: retries: it needs retry = "retry"'),
-        (['retry = "hold"', "retries = 3"], 'line 3: retries: it needs retry = "retry"'),
+        (['retry = "fail"', "retries = 3"], 'line 3: retries: it needs retry = "retry"'),
         (['retry = "retry"', "retries = 0"], "line 3: retries: it must be 1 to 10000"),
         (["parameters = 5"], "line 2: parameters: it must hold a table for each parameter"),
         (["[[parameters]]", 'name = "p"'], "line 2: parameters: it must hold a table for each parameter"),
