@@ -7,6 +7,7 @@ calls.  Standard output and standard error are the caller's, so nothing else may
 from __future__ import annotations
 
 import io
+import logging
 import os
 import shutil
 import stat
@@ -27,6 +28,8 @@ from remctl.types import Stream
 
 if TYPE_CHECKING:
     from remctl.backend._backend import Backend
+
+logger = logging.getLogger(__name__)
 
 SUMMARY: Final = "--summary="
 """How the word begins with which remctld asks for a command's line in the list; the command word follows."""
@@ -62,6 +65,10 @@ def main(backend: Backend, argv: Sequence[str] | None) -> NoReturn:
         status = ExitStatus.OUTPUT
     except KeyboardInterrupt:
         status = 128 + 2
+    except Exception:  # a mistake outside of the functions: in an ACL of the program's own, or here
+        logger.exception("the program failed")
+        output.complain("internal error")
+        status = ExitStatus.INTERNAL
     if log is not None and log.failed:
         output.complain("what happened could not be written to the server's log")
     if not output.finish(quiet=status == ExitStatus.OUTPUT):

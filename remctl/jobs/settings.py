@@ -96,6 +96,8 @@ def load(path: str | os.PathLike[str]) -> Settings:
     try:
         found = msgspec.convert(values, _File)
         make_url(found.database)
+        if found.runner.grace >= found.runner.lease:  # else a script might end after another runner has begun it
+            raise msgspec.ValidationError("Expected less than `lease` - at `$.runner.grace`")
     except msgspec.ValidationError as error:
         key = _key(str(error))
         raise SettingsError(f"{file}:{_line(text, key)}: {key}: {_plain(str(error))}") from error

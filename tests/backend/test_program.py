@@ -316,6 +316,27 @@ class TestUnderRemctld:
             ours.shutdown(socket.SHUT_WR)
             assert program.run("notes", stdin=theirs) == (b"test notes add <text>\n", b"", 0)
 
+    def test_keeps_a_failure_outside_of_functions_to_itself(self, tmp_path: Path) -> None:
+        text = """
+from remctl.acl import Acl
+from remctl.backend import Backend
+
+class Broken(Acl):
+    def allows(self, principal: str) -> bool:
+        raise KeyError(principal)
+
+backend = Backend("test", acl=Broken("ANYUSER"))
+
+@backend.command
+def hello() -> None: ...
+
+backend.main()
+"""
+        done = Program(tmp_path / "broken.py", text).run("hello", env={"LOG": None})
+        assert (done.stdout, done.status) == (b"", ExitStatus.INTERNAL)
+        assert done.stderr.splitlines()[0] == b"internal error"
+        assert b"Traceback" not in done.stderr
+
     def test_runs_coroutines(self, program: Program) -> None:
         assert program.run("later", "you") == (b"hello, you\n", b"", 0)
 

@@ -40,9 +40,14 @@ class Attempts:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._others = children_of(os.getpid())
         self.made: list[Attempt] = []
         self.said = Fifo(folder / "said")
         self.gate = Fifo(folder / "gate")
+
+    def left(self) -> list[int]:
+        """Return the children of this process that were not there at first, zombies among them."""
+        return [pid for pid in children_of(os.getpid()) if pid not in self._others]
 
     def prepare(
         self,
@@ -132,3 +137,15 @@ def watched(pid: int) -> Iterator[Callable[[], None]]:
 def lives(pid: int) -> bool:
     """Return whether there is a process, other than a zombie."""
     return start_time(pid) is not None
+
+
+def children_of(parent: int) -> list[int]:
+    """Return a process's children, zombies among them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(path.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found

@@ -144,7 +144,7 @@ class TestPrepare:
         with pytest.raises(FileExistsError):
             attempts.prepare("exit 2", folder=first.folder)
         assert read_ending(first.folder) == ended(first)
-        assert no_children()
+        assert attempts.left() == []
 
     def test_a_folder_that_cannot_be_made(self, attempts: Attempts) -> None:
         (attempts.folder / "file").touch()
@@ -158,7 +158,7 @@ class TestPrepare:
         monkeypatch.setattr(sys, "executable", "/no/such/python")
         with pytest.raises(FileNotFoundError):
             attempts.prepare("exit")
-        assert no_children()
+        assert attempts.left() == []
 
     def test_as_a_module_by_hand(self) -> None:
         done = subprocess.run(
@@ -368,12 +368,3 @@ def runner(
             finally:
                 process.kill()
             wait()
-
-
-def no_children() -> bool:
-    """Return whether this process has no children, zombies among them."""
-    try:
-        os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        return True
-    return False

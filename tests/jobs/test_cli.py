@@ -54,7 +54,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 @pytest.fixture
 def runner(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Give a runner that looks every hour, unless it is woken."""
-    (folder / "jobs.toml").write_text("[runner]\npoll = 3600\nlease = 1\n")
+    (folder / "jobs.toml").write_text("[runner]\npoll = 3600\nlease = 1\ngrace = 0.5\n")
     command = [sys.executable, "-X", "dev", "-W", "error", "-m", "remctl.jobs.cli", "runner"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while not (folder / "runner.sock").exists():

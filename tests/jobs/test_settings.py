@@ -49,6 +49,7 @@ def test_another_database_is_taken_with_its_password(file: Path) -> None:
         ("[runner]\nconcurrency = 1.5\n", "2: runner.concurrency: expected int, got float"),
         ("[runner]\nconcurrency = 0\n", "2: runner.concurrency: expected int >= 1"),
         ("\n[runner]\nname = ''\n", "3: runner.name: expected str of length >= 1"),
+        ("[runner]\nlease = 5\ngrace = 5\n", "3: runner.grace: expected less than lease"),
         ("\n[runner]\nspeed = 1\n", "3: runner.speed: there is no such setting"),
         ("speed = 1\n", "1: speed: there is no such setting"),
         ("\n[nothing]\nx = 1\n", "2: nothing: there is no such setting"),
