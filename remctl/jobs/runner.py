@@ -23,6 +23,7 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -218,39 +219,19 @@ class Runner:
         work = folder / "work"
         work.mkdir(mode=0o700, parents=True)
         script = folder / f"script{claim.language.suffix}"
-        installed = self._settings.scripts / f"{claim.job.script}{claim.language.suffix}"
-        body = AD_HOC.body if claim.job.script == AD_HOC.name else verify(installed, claim.sha256)
+        (installed,) = self._store.installed(claim.job.script)
+        file = self._settings.scripts / installed.filename
+        body = AD_HOC.body if claim.job.script == AD_HOC.name else verify(file, claim.sha256)
         script.touch(mode=0o600)
         script.write_bytes(body)
         settings = self._settings.runner
         return Attempt.prepare(
             folder / "kept",
             claim.language.command(script),
-            env=self._environment(claim, password, work),
+            env=_environment(claim, password, work, installed.parameters),
             cwd=work,
             limits=Limits(claim.run_time, settings.grace, DRAIN, settings.output),
         )
-
-    def _environment(self, claim: Claim, password: str, work: Path) -> dict[str, str]:
-        job = claim.job
-        parameters = Parameters(self._store.installed(job.script)[0].parameters.tables())
-        file = work.parent / "parameters.json"
-        file.touch(mode=0o600)
-        file.write_text(parameters.as_json(dict(job.parameters)))
-        return {
-            "PATH": PATH,
-            "HOME": str(work),
-            "TMPDIR": str(work),
-            "LANG": "C.UTF-8",
-            "JOB_ID": str(job.id),
-            "JOB_GUID": job.guid,
-            "JOB_ATTEMPT": str(claim.attempt),
-            "JOB_SCRIPT": job.script,
-            "JOB_OWNER": job.owner,
-            "JOB_PASSWORD": password,
-            "JOB_PARAMETERS": str(file),
-            **parameters.as_environment(dict(job.parameters)),
-        }
 
     def _watch(self, number: int, attempt: Attempt) -> None:
         self._live[number] = attempt
@@ -372,7 +353,7 @@ class Runner:
         self._write_ends()
 
     @contextlib.contextmanager
-    def _alone(self) -> Any:
+    def _alone(self) -> Iterator[None]:
         """Hold the folder against other runners; the kernel lets go of it when this one dies."""
         self._settings.attempts.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self._settings.folder / "runner.lock").open("w") as lock:
@@ -385,6 +366,29 @@ class Runner:
     def _complain(self, what: str, error: Exception) -> None:
         reason = error.orig if isinstance(error, DBAPIError) else error
         logger.warning("%s: %s", what, " ".join(str(reason).split()))
+
+
+def _environment(claim: Claim, password: str, work: Path, parameters: Parameters) -> dict[str, str]:
+    """All that a script finds in its environment; parameters that are secret stand in a file alone."""
+    job = claim.job
+    values = dict(job.parameters)
+    file = work.parent / "parameters.json"
+    file.touch(mode=0o600)
+    file.write_text(parameters.as_json(values))
+    return {
+        "PATH": PATH,
+        "HOME": str(work),
+        "TMPDIR": str(work),
+        "LANG": "C.UTF-8",
+        "JOB_ID": str(job.id),
+        "JOB_GUID": job.guid,
+        "JOB_ATTEMPT": str(claim.attempt),
+        "JOB_SCRIPT": job.script,
+        "JOB_OWNER": job.owner,
+        "JOB_PASSWORD": password,
+        "JOB_PARAMETERS": str(file),
+        **parameters.as_environment(values),
+    }
 
 
 def _tail(folder: Path, stream: Any, size: int) -> bytes:

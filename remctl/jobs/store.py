@@ -442,11 +442,7 @@ class Store:
             row = self._live(connection, attempt)
             if row.started_at is not None:
                 raise StoreError(f"attempt {attempt} has begun")
-            job = self._locked(connection, row.job_id)
-            if job.state == JobState.PENDING:
-                self._release(connection, job, row)
-            else:  # somebody has asked it to end meanwhile
-                self._end(connection, job, row, _lost(row, JobState(job.state)))
+            self._give_up(connection, row)
 
     def live_of(self, runner: str) -> list[tuple[int, bool]]:
         """Return the attempts of a runner that have not ended, and whether the script of each has begun."""
@@ -473,12 +469,8 @@ class Store:
                 ).first()
                 if row is None:  # somebody else has dealt with it, or it was heard of
                     continue
-                job = self._locked(connection, row.job_id)
-                if row.started_at is None and job.state == JobState.PENDING:
-                    self._release(connection, job, row)
-                    continue
-                self._end(connection, job, row, _lost(row, JobState(job.state)))
-                lost.append(self._one(connection, row.job_id))
+                if self._give_up(connection, row):
+                    lost.append(self._one(connection, row.job_id))
         return lost
 
     # What they are made of
@@ -554,11 +546,16 @@ class Store:
             signal=ended.signal,
         )
 
-    def _release(self, connection: Connection, job: Row[Any], row: Row[Any]) -> None:
-        """Undo a claim; the attempt does not count."""
+    def _give_up(self, connection: Connection, row: Row[Any]) -> bool:
+        """End an attempt that nobody goes on with; return whether that ends its job, or others may take it."""
+        job = self._locked(connection, row.job_id)
+        if row.started_at is not None or job.state != JobState.PENDING:
+            self._end(connection, job, row, _lost(row, JobState(job.state)))
+            return True
         ended = {"ended_at": self.database.now, "reason": Reason.NOT_STARTED}
         connection.execute(update(attempts).where(attempts.c.id == row.id).values(ended))
         connection.execute(update(jobs).where(jobs.c.id == job.id).values(attempt_id=None))
+        return False
 
     def _again(self, connection: Connection, job: Row[Any], who: str, *, losses: int) -> None:
         fresh = dict.fromkeys(("reason", "detail", "started_at", "ended_at", "asked_by", "exit_status", "signal"))
