@@ -15,12 +15,10 @@ from typing import Final
 
 from remctl.exceptions import RemctlError
 from remctl.jobs import scripts
-from remctl.jobs._upgrade import check, upgrade
-from remctl.jobs._wake import wake
-from remctl.jobs.runner import Runner
+from remctl.jobs.runner import Runner, wake
 from remctl.jobs.settings import FILE, Settings, load
 from remctl.jobs.states import Move
-from remctl.jobs.store import Job, Store
+from remctl.jobs.store import Job, Store, check, upgrade
 
 VARIABLE: Final = "REMCTL_JOBS_CONFIG"
 
@@ -75,8 +73,8 @@ def _init(options: argparse.Namespace) -> int:
         place.mkdir(mode=0o700, exist_ok=True)
     store = Store(settings.database_url)
     upgrade(store.database)
-    store.install(scripts.AD_HOC, _me())
-    store.enable(scripts.AD_HOC.name, False)
+    store.scripts.install(scripts.AD_HOC, _me())
+    store.scripts.enable(scripts.AD_HOC.name, False)
     store.close()
     print(f"made {file}; next: remctl-jobs --config {file} script install FILE")
     return 0
@@ -95,28 +93,28 @@ def _install(options: argparse.Namespace) -> int:
         options.file, name=options.name, language=options.language, description=options.description
     )
     scripts.install(script, settings.scripts)
-    store.install(script, _me())
+    store.scripts.install(script, _me())
     print(f"installed {script.name} ({script.language.value}): {script.description}")
     return 0
 
 
 def _scripts(options: argparse.Namespace) -> int:
     _, store = _opened(options)
-    for script in store.installed():
+    for script in store.scripts.all():
         print(f"{script.name:20} {script.language.value:8} {'' if script.enabled else 'off':4} {script.description}")
     return 0
 
 
 def _enable(options: argparse.Namespace) -> int:
     _, store = _opened(options)
-    store.enable(options.name, options.enabled)
+    store.scripts.enable(options.name, options.enabled)
     return 0
 
 
 def _remove(options: argparse.Namespace) -> int:
     settings, store = _opened(options)
-    (script,) = store.installed(options.name)
-    store.remove(options.name)
+    script = store.scripts.get(options.name)
+    store.scripts.remove(options.name)
     (settings.scripts / script.filename).unlink(missing_ok=True)
     return 0
 
@@ -131,10 +129,10 @@ def _submit(options: argparse.Namespace) -> int:
         if name in given:
             raise CommandLineError(f"the parameter {name} is given twice")
         given[name] = value
-    (script,) = store.installed(options.name)
+    script = store.scripts.get(options.name)
     values = script.parameters.check(given)
     try:
-        job = store.submit(options.name, values, _me(), priority=options.priority, delay=options.delay)
+        job = store.jobs.submit(options.name, values, _me(), priority=options.priority, delay=options.delay)
     except ValueError as error:
         raise CommandLineError(str(error)) from error
     wake(settings.folder)
@@ -145,28 +143,28 @@ def _submit(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     _, store = _opened(options)
     if options.job is None:
-        for job in store.listed():
+        for job in store.jobs.listed():
             print(_line(job))
     else:
-        print(_line(store.job(options.job)))
+        print(_line(store.jobs.get(options.job)))
     return 0
 
 
 def _output(options: argparse.Namespace) -> int:
     _, store = _opened(options)
-    stdout, stderr = store.output(options.job)
-    sys.stdout.buffer.write(stdout)
+    output = store.jobs.output(options.job)
+    sys.stdout.buffer.write(output.stdout)
     sys.stdout.flush()
-    sys.stderr.buffer.write(stderr)
+    sys.stderr.buffer.write(output.stderr)
     return 0
 
 
 def _ask(options: argparse.Namespace) -> int:
     _, store = _opened(options)
     if options.move is Move.RETRY:
-        print(_line(store.retry(options.job, _me())))
+        print(_line(store.jobs.retry(options.job, _me())))
     else:
-        print(_line(store.ask(options.job, options.move, _me())))
+        print(_line(store.jobs.ask(options.job, options.move, _me())))
     return 0
 
 

@@ -7,19 +7,22 @@ import re
 import socket
 import tomllib
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from remctl.acl import Acl
 from remctl.exceptions import RemctlError
 
 FILE: Final = "jobs.toml"
 
 Seconds = Annotated[float, Meta(ge=0.1, le=86400)]
 Count = Annotated[int, Meta(ge=1, le=10000)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Days = Annotated[float, Meta(ge=0.001, le=36500)]
 Size = Annotated[int, Meta(ge=1024, le=1 << 30)]
 
 
@@ -42,11 +45,76 @@ class RunnerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds that a script has to end when it is stopped."""
     output: Size = 1 << 20
     """Bytes of each stream that are kept, the last ones."""
+    per_user: Count | None = None
+    """Jobs of the same user at the same time, on all runners; by default without limit."""
+
+
+class AccessSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[access]`: who may do what, as entries of ACLs in remctld's syntax; on the page and over remctl alike."""
+
+    users: tuple[str, ...] = ("ANYUSER",)
+    """Those who may submit jobs, and see and stop their own; a script may name fewer."""
+    operators: tuple[str, ...] = ()
+    """Those who may see, stop and retry everybody's."""
+    administrators: tuple[str, ...] = ()
+    """Operators who may submit jobs of every script, too."""
+
+
+class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[server]`: what speaks HTTP: the page, reports of scripts, robots, metrics."""
+
+    listen: str = "127.0.0.1"
+    """The address or host name; an empty one is all addresses."""
+    port: Port = 8437
+    """0 takes a free one."""
+    url: str | None = None
+    """What others reach it by; by default made of the address and the port."""
+    certificate: str | None = None
+    """A file, in PEM; with it and `key` the server speaks TLS alone."""
+    key: str | None = None
+    keytab: str | None = None
+    """Where the keys of HTTP/HOST are; by default the system's keytab."""
+    session: Annotated[float, Meta(ge=60, le=7 * 86400)] = 8 * 3600
+    """Seconds after which somebody has to sign in again."""
+    metrics: bool = True
+    """Whether /metrics is there, for everybody who reaches the server."""
+
+
+class DoorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[remctl]`: the remctl server of `remctl-jobs up`."""
+
+    listen: str = ""
+    """The address or host name; an empty one is all addresses."""
+    port: Port = 4373
+    """0 takes a free one."""
+    keytab: str | None = None
+    """Where the keys of host/HOST are; by default the system's keytab."""
+
+
+class RetentionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[retention]`: how long is kept what is over."""
+
+    jobs: Days = 90
+    """Days that jobs are kept in the database, with their history."""
+    folders: Days = 7
+    """Days that a runner keeps the folders of its attempts, with all output."""
+
+
+class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[log]`: what the daemons write to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     database: str = "sqlite:///jobs.db"
     runner: RunnerSettings = RunnerSettings()
+    access: AccessSettings = AccessSettings()
+    server: ServerSettings = ServerSettings()
+    remctl: DoorSettings = DoorSettings()
+    retention: RetentionSettings = RetentionSettings()
+    log: LogSettings = LogSettings()
 
 
 class Settings(NamedTuple):
@@ -57,6 +125,11 @@ class Settings(NamedTuple):
     database: str
     """URL of the database: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME."""
     runner: RunnerSettings
+    access: AccessSettings
+    server: ServerSettings
+    door: DoorSettings
+    retention: RetentionSettings
+    log: LogSettings
 
     @property
     def database_url(self) -> str:
@@ -75,6 +148,19 @@ class Settings(NamedTuple):
     def attempts(self) -> Path:
         """The folder in which each attempt has one of its own."""
         return self.folder / "attempts"
+
+    @property
+    def url(self) -> str:
+        """What others reach the server by, without a slash at the end."""
+        server = self.server
+        if server.url is not None:
+            return server.url.rstrip("/")
+        host = f"[{server.listen}]" if ":" in server.listen else server.listen or socket.getfqdn()
+        return f"{'https' if server.certificate else 'http'}://{host}:{server.port}"
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file that is named in the configuration."""
+        return self.folder / name
 
 
 def load(path: str | os.PathLike[str]) -> Settings:
@@ -98,12 +184,33 @@ def load(path: str | os.PathLike[str]) -> Settings:
         make_url(found.database)
         if found.runner.grace >= found.runner.lease:  # else a script might end after another runner has begun it
             raise msgspec.ValidationError("Expected less than `lease` - at `$.runner.grace`")
+        if (found.server.certificate is None) != (found.server.key is None):
+            raise msgspec.ValidationError("Expected with `key`, and not alone - at `$.server.certificate`")
+        for key in AccessSettings.__struct_fields__:
+            _check_acl(key, getattr(found.access, key))
     except msgspec.ValidationError as error:
         key = _key(str(error))
         raise SettingsError(f"{file}:{_line(text, key)}: {key}: {_plain(str(error))}") from error
     except ArgumentError as error:
         raise SettingsError(f"{file}:{_line(text, 'database')}: database: it is no URL") from error
-    return Settings(file.absolute().parent, found.database, found.runner)
+    return Settings(
+        file.absolute().parent,
+        found.database,
+        found.runner,
+        found.access,
+        found.server,
+        found.remctl,
+        found.retention,
+        found.log,
+    )
+
+
+def _check_acl(key: str, entries: tuple[str, ...]) -> None:
+    if entries:
+        try:
+            Acl(*entries)
+        except ValueError as error:
+            raise msgspec.ValidationError(f"{error} - at `$.access.{key}`") from None
 
 
 def _located(file: Path, complaint: str) -> str:

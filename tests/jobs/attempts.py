@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from remctl.jobs._attempt import Attempt, Ending, Limits, read_output, start_time
+from remctl.jobs.attempt import Attempt, Ending, Limits, read_output, start_time
 
 LIMIT = 20
 """Seconds after which a test gives up."""

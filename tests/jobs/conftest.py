@@ -9,8 +9,8 @@ import pytest
 
 from jobs.postgres import Postgres
 from jobs.runners import MakeSite, Site
-from remctl.jobs._upgrade import upgrade
 from remctl.jobs.store import Store
+from remctl.jobs.store._upgrade import upgrade
 
 
 @pytest.fixture(scope="session")

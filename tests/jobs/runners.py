@@ -19,15 +19,15 @@ from sqlalchemy import Row, select
 
 import remctl
 from jobs.attempts import LIMIT
-from remctl.jobs._attempt import is_kept
-from remctl.jobs._processes import STATE, stat_fields
-from remctl.jobs._upgrade import upgrade
-from remctl.jobs.failpoints import VARIABLE
+from remctl.jobs.attempt import is_kept
+from remctl.jobs.attempt._processes import STATE, stat_fields
 from remctl.jobs.runner import Runner
-from remctl.jobs.schema import attempts
+from remctl.jobs.runner.failpoints import VARIABLE
 from remctl.jobs.scripts import install, read_script
 from remctl.jobs.settings import load
 from remctl.jobs.store import Job, Store
+from remctl.jobs.store._schema import attempts
+from remctl.jobs.store._upgrade import upgrade
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class Site:
         source.write_text("\n".join([*lines, body, ""]))
         script = read_script(source)
         path = install(script, self.settings.scripts)
-        self.store.install(script, ROOT)
+        self.store.scripts.install(script, ROOT)
         return path
 
     def share(self, script: Path) -> None:
@@ -105,14 +105,14 @@ class Site:
 
     def submit(self, name: str = "work", **parameters: str) -> int:
         """Make a job; return its number."""
-        values = self.store.installed(name)[0].parameters.check(parameters)
-        return self.store.submit(name, values, ADA).id
+        values = self.store.scripts.get(name).parameters.check(parameters)
+        return self.store.jobs.submit(name, values, ADA).id
 
     def over(self, job: int, limit: float = LIMIT) -> Job:
         """Wait until a job is over; return it."""
 
         def seen() -> Job | None:
-            found = self.store.job(job)
+            found = self.store.jobs.get(job)
             return found if found.state.final else None
 
         found = until(seen, limit)

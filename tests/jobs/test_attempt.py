@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from jobs.attempts import LIMIT, Attempts, ended, lives, output, watched
-from remctl.jobs._attempt import (
+from remctl.jobs.attempt import (
     Attempt,
     DamagedEndingError,
     Ending,
@@ -36,7 +36,7 @@ SOON = 1.5
 RUNNER = """
 import sys
 from pathlib import Path
-from remctl.jobs._attempt import Attempt, Limits
+from remctl.jobs.attempt import Attempt, Limits
 folder, script, grace, drain, release = sys.argv[1:]
 attempt = Attempt.prepare(
     Path(folder, "attempt"), ["/bin/sh", "-c", script], env={"said": folder + "/said", "gate": folder + "/gate"},
@@ -162,7 +162,11 @@ class TestPrepare:
 
     def test_as_a_module_by_hand(self) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "remctl.jobs.keeper"], capture_output=True, check=False, text=True, timeout=LIMIT
+            [sys.executable, "-m", "remctl.jobs.attempt.keeper"],
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=LIMIT,
         )
         assert done.returncode == 1
         assert done.stderr.startswith("usage: ")

@@ -84,7 +84,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def until(state: JobState, job: int) -> None:
     """Wait until a job stands there."""
     store = Store(load(os.environ[cli.VARIABLE]).database_url)
-    while (found := store.job(job)).state is not state:
+    while (found := store.jobs.get(job)).state is not state:
         assert not found.state.final
     store.close()
 

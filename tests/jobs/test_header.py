@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remctl.jobs._header import MAX_LINES, Header, read_header
 from remctl.jobs.scripts import Limits, Retry, ScriptError, Type
+from remctl.jobs.scripts._header import MAX_LINES, Header, read_header
 
 
 def header(*lines: str, sign: str = "#", before: str = "") -> Header:
@@ -172,7 +172,7 @@ CHOICE = [*PARAMETER, 'type = "choice"']
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (['desciption = "x"'], "line 2: desciption: there is no such key; there are description, parameters, run-time"),
+        (['desciption = "x"'], "line 2: desciption: there is no such key; there are description, parameters, users"),
         (["description = 5"], "line 2: description: it must be a text"),
         (['description = ""'], "line 2: description: it must be a text of one line"),
         (['description = """', 'a', 'b"""'], "line 4: description: it must be a text of one line"),

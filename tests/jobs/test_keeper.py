@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from jobs.attempts import LIMIT, Attempts, Fifo, children_of, ended, lives, output, watched
-from remctl.jobs._attempt import Attempt, Ending, Limits, Reason, read_ending, start_time
+from remctl.jobs.attempt import Attempt, Ending, Limits, Reason, read_ending, start_time
 
 SOON = 1.5
 """Seconds by which something may take longer than it has to."""
@@ -468,7 +468,7 @@ def as_nobody(folder: Path, script: str, said: Fifo) -> tuple[Ending, int]:
     gate = Fifo(folder / "gate")
     gate.path.chmod(0o666)
     code = (
-        "import sys; from pathlib import Path; from remctl.jobs._attempt import *\n"
+        "import sys; from pathlib import Path; from remctl.jobs.attempt import *\n"
         "folder = Path(sys.argv[1])\n"
         "with Attempt.prepare(folder / 'attempt', ['/bin/sh', '-c', sys.argv[2]], env={}, cwd=folder,"
         " limits=Limits(None, 1, 0.1, 100)) as attempt:\n"

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from remctl.jobs import _languages
-from remctl.jobs._languages import guess, language_named
-from remctl.jobs.scripts import Language, ScriptError
+from remctl.jobs.scripts import Language, ScriptError, _languages
+from remctl.jobs.scripts._languages import guess, language_named
 
 GOOD = {
     Language.PYTHON: b"import sys\nprint(sys.argv[1], 'python')\n",

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.attempts import LIMIT, Attempts, ended, output
-from remctl.jobs._attempt import DamagedEndingError, Reason, read_ending, read_output
-from remctl.jobs._record import Progress, Tail
-from remctl.jobs._results import progress
+from remctl.jobs.attempt import DamagedEndingError, Reason, read_ending, read_output
+from remctl.jobs.attempt._record import Progress, Tail
+from remctl.jobs.attempt._results import progress
 
 LINES = "my $n = 0; $| = 0; while ($n < {count}) {{ printf '%07d\n', $n++ }}"
 """Writes lines of eight bytes, each of which tells where it stands."""

@@ -11,11 +11,12 @@ import pytest
 
 from jobs.attempts import lives
 from jobs.runners import ADA, DEAF, ROOT, WAIT, MakeSite, Site, halted, killed, process, working
-from remctl.jobs import _languages
-from remctl.jobs.runner import TAIL, Runner, RunnerError
-from remctl.jobs.scripts import read_script
+from remctl.jobs.runner import Runner, RunnerError
+from remctl.jobs.runner._runner import TAIL
+from remctl.jobs.scripts import _languages, read_script
 from remctl.jobs.states import JobState, Move, Reason
-from remctl.jobs.store import hashed
+from remctl.jobs.store import account_of
+from remctl.jobs.store._claiming import hashed
 
 ASKED = [(Move.STOP, JobState.STOPPED), (Move.ABORT, JobState.ABORTED)]
 
@@ -58,7 +59,8 @@ class TestRun:
         with working(site):
             found = site.over(job)
         attempt = site.attempt(job)
-        work = str(site.settings.attempts / str(attempt.id) / "work")
+        (folder,) = site.settings.attempts.iterdir()
+        work = str(folder / "work")
         values = json.loads(attempt.stdout_tail)
         assert hashed(values.pop("JOB_PASSWORD")) == attempt.password
         given = values.pop("JOB_PARAMETERS")  # a file or what is in it
@@ -71,7 +73,9 @@ class TestRun:
             "LANG": "C.UTF-8",
             "JOB_ID": str(job),
             "JOB_GUID": found.guid,
-            "JOB_ATTEMPT": str(attempt.id),
+            "JOB_ATTEMPT": "1",
+            "JOB_REPORT_URL": "http://127.0.0.1:8437/api/xmlrpc",
+            "JOB_ACCOUNT": account_of(attempt.id),
             "JOB_SCRIPT": "work",
             "JOB_OWNER": ADA,
             "JOB_PARAM_PATH": "/home",
@@ -161,7 +165,7 @@ class TestCannotStart:
         site.install("echo >> $ran", *TEXT)
         job = site.submit(path="/home")
         source.write_text(source.read_text().replace("parameters.path", "parameters.file"))
-        site.store.install(read_script(source), ROOT)  # the moment before its file is replaced
+        site.store.scripts.install(read_script(source), ROOT)  # the moment before its file is replaced
         site.install("true", name="other")
         other = site.submit("other")
         with working(site):
@@ -185,7 +189,7 @@ class TestAsked:
         job = site.submit()
         with working(site):
             (pid,) = site.begun()
-            site.store.ask(job, move, ROOT)
+            site.store.jobs.ask(job, move, ROOT)
             found = site.over(job)
         assert (found.state, found.asked_by) == (state, ROOT)
         assert not lives(int(pid))
@@ -198,7 +202,7 @@ class TestAsked:
         job = site.submit()
         with process(site, f"{moment}:stop") as runner:
             halted(runner)
-            site.store.ask(job, move, ROOT)
+            site.store.jobs.ask(job, move, ROOT)
             runner.send_signal(signal.SIGCONT)
             assert site.over(job).state is state
         assert moment == "after_start" or site.lines() == []
@@ -208,7 +212,7 @@ class TestAsked:
         site.install("echo >> $ran")
         job = site.submit()
         killed(site, "after_spawn")
-        site.store.ask(job, move, ROOT)
+        site.store.jobs.ask(job, move, ROOT)
         with working(site):
             assert site.over(job, 5).state is state
         assert site.lines() == []
@@ -233,7 +237,7 @@ class TestEnd:
             late = site.submit()
             site.open()
             assert site.over(job).state is JobState.SUCCESS
-        assert site.store.job(late).state is JobState.PENDING
+        assert site.store.jobs.get(late).state is JobState.PENDING
 
     def test_at_once_when_it_is_stopped(self, site: Site) -> None:
         site.install(DEAF)
@@ -241,7 +245,7 @@ class TestEnd:
         with working(site) as runner:
             (pid,) = site.begun()
             runner.stop()
-        assert site.store.job(job).state is JobState.STOPPED
+        assert site.store.jobs.get(job).state is JobState.STOPPED
         assert not lives(int(pid))
 
     def test_before_the_beginning_where_another_one_works(self, site: Site) -> None:

@@ -13,9 +13,9 @@ from sqlalchemy import select, text
 from jobs.attempts import lives
 from jobs.postgres import Postgres
 from jobs.runners import AGAIN, DEAF, WAIT, MakeSite, Site, halted, killed, process, until, working
-from remctl.jobs.schema import attempts
 from remctl.jobs.states import JobState, Reason
-from remctl.jobs.store import new_claim
+from remctl.jobs.store import Taker, new_bid
+from remctl.jobs.store._schema import attempts
 
 
 class TestKilled:
@@ -24,7 +24,7 @@ class TestKilled:
         site.install("echo >> $ran")
         job = site.submit()
         killed(site, moment)
-        assert site.store.job(job).state is JobState.PENDING
+        assert site.store.jobs.get(job).state is JobState.PENDING
         assert site.lines() == []
         with process(site):
             assert site.over(job).state is JobState.SUCCESS
@@ -60,7 +60,7 @@ class TestKilled:
         site.install("echo >> $ran; echo out")
         job = site.submit()
         killed(site, "before_finish")
-        assert site.store.job(job).state is JobState.IN_PROGRESS
+        assert site.store.jobs.get(job).state is JobState.IN_PROGRESS
         with process(site):
             found = site.over(job)
         assert (found.state, found.reason, found.exit_status) == (JobState.SUCCESS, Reason.EXIT, 0)
@@ -109,7 +109,7 @@ class TestTakenOver:
                 found = one.over(job)
             runner.send_signal(signal.SIGTERM)
             assert runner.wait(20) == 0
-        assert found == one.store.job(job)
+        assert found == one.store.jobs.get(job)
         assert (found.state, found.reason) == (JobState.SUCCESS, Reason.EXIT)
         results = [(each.runner, each.reason, each.exit_status) for each in one.attempts(job)]
         assert results == [("one", Reason.LOST, None), ("two", Reason.EXIT, 0)]
@@ -134,8 +134,7 @@ class TestTakenOver:
         with working(two):
             one.begun()
             one.submit()
-            held = one.store.claim("three", new_claim(), "secret", 1)
-            assert held is not None
+            (held,) = one.store.attempts.claim(Taker("three", "3"), [new_bid()], 1)
             with one.store.database.write() as connection:  # as somebody does who is halted in the middle of a write
                 connection.execute(select(attempts).where(attempts.c.id == held.attempt).with_for_update())
                 first = two.attempt(job).lease_until
@@ -229,7 +228,7 @@ class TestStoreAway:
         )
         with working(site):
             deadline = time.monotonic() + 20
-            while not all(site.store.job(job).state.final for job in jobs):
+            while not all(site.store.jobs.get(job).state.final for job in jobs):
                 assert time.monotonic() < deadline
                 with contextlib.suppress(AssertionError):
                     until(lambda: False, 0.1)
@@ -237,5 +236,5 @@ class TestStoreAway:
                     connection.execute(cut)
         counts = Counter(site.lines())
         assert max(counts.values()) == 1
-        for job in map(site.store.job, jobs):
+        for job in map(site.store.jobs.get, jobs):
             assert (job.state is JobState.SUCCESS) == bool(counts[str(job.id)]), job

@@ -9,9 +9,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from remctl.jobs._database import Database
-from remctl.jobs._upgrade import SchemaError, check, upgrade
-from remctl.jobs.schema import metadata
+from remctl.jobs.store._database import Database
+from remctl.jobs.store._schema import metadata
+from remctl.jobs.store._upgrade import SchemaError, check, upgrade
 
 
 def test_the_migrations_make_the_schema_that_the_code_has(url: str) -> None:

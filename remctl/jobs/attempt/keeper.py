@@ -1,7 +1,7 @@
 """The keeper: one small process for each attempt, which starts a script, watches it, and leaves its ending on disk.
 
-`python -m remctl.jobs.keeper` works, but `Attempt` runs this file by its path, with `-I -S`: neither `site` nor the
-package itself is loaded then, which would take ten times as long as all the rest.
+`python -m remctl.jobs.attempt.keeper` works, but `Attempt` runs this file by its path, with `-I -S`: neither `site` nor
+the package itself is loaded then, which would take ten times as long as all the rest.
 """
 
 import sys
@@ -14,7 +14,7 @@ def main() -> None:
     if len(sys.argv) != 3 or not sys.argv[1].isdecimal():
         sys.exit("usage: keeper DESCRIPTOR FOLDER (it is started by remctl.jobs, not by hand)")
 
-    from remctl.jobs._keeping import keep
+    from remctl.jobs.attempt._keeping import keep
 
     keep(int(sys.argv[1]), sys.argv[2])
 
@@ -23,10 +23,11 @@ def _stand_in() -> None:
     """Make packages without contents, in which modules are found as usual."""
     from types import ModuleType
 
-    folder = __file__.rpartition("/")[0]
-    for name, path in ("remctl", folder.rpartition("/")[0]), ("remctl.jobs", folder):
+    name, folder = "remctl.jobs.attempt", __file__.rpartition("/")[0]
+    while name:
         package = sys.modules[name] = ModuleType(name)
-        package.__path__ = [path]
+        package.__path__ = [folder]
+        name, folder = name.rpartition(".")[0], folder.rpartition("/")[0]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Final, NamedTuple
 
-from remctl.jobs._script_error import ScriptError, quoted
+from remctl.jobs.scripts._errors import ScriptError, quoted
 
 FOLDERS: Final = ("/usr/local/bin", "/usr/bin", "/bin")
 """Where interpreters are looked for; the PATH of the caller does not matter."""

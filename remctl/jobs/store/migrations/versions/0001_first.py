@@ -40,6 +40,7 @@ def upgrade() -> None:
         sa.Column("concurrency", sa.Integer(), nullable=True),
         sa.Column("retry", sa.String(length=8), nullable=False),
         sa.Column("retries", sa.Integer(), nullable=False),
+        sa.Column("users", sa.JSON(), nullable=True),
         sa.Column("enabled", sa.Boolean(), nullable=False),
         sa.Column("installed_by", sa.String(length=255), nullable=False),
         sa.Column("installed_at", sa.Double(), nullable=False),
@@ -68,6 +69,7 @@ def upgrade() -> None:
         sa.Column("script_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("parameters", sa.JSON(), nullable=False),
+        sa.Column("secrets", sa.JSON(), nullable=True),
         sa.Column("owner", sa.String(length=255), nullable=False),
         sa.Column("robot_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("pool", sa.String(length=64), nullable=True),
@@ -98,7 +100,24 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 1 AND attempt_id IS NULL"),
         postgresql_where=sa.text("state = 1 AND attempt_id IS NULL"),
     )
+    op.create_index(
+        "ix_jobs_ended",
+        "jobs",
+        ["ended_at"],
+        unique=False,
+        sqlite_where=sa.text("ended_at IS NOT NULL"),
+        postgresql_where=sa.text("ended_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_jobs_open",
+        "jobs",
+        ["state"],
+        unique=False,
+        sqlite_where=sa.text("ended_at IS NULL"),
+        postgresql_where=sa.text("ended_at IS NULL"),
+    )
     op.create_index("ix_jobs_owner", "jobs", ["owner", "id"], unique=False)
+    op.create_index("ix_jobs_script", "jobs", ["script_id", "id"], unique=False)
     op.create_index(
         "ix_jobs_taken",
         "jobs",
@@ -115,6 +134,7 @@ def upgrade() -> None:
         sa.Column("claim", sa.String(length=64), nullable=False),
         sa.Column("password", sa.String(length=64), nullable=False),
         sa.Column("runner", sa.String(length=255), nullable=False),
+        sa.Column("runner_id", sa.String(length=36), nullable=False),
         sa.Column("claimed_at", sa.Double(), nullable=False),
         sa.Column("lease_until", sa.Double(), nullable=False),
         sa.Column("started_at", sa.Double(), nullable=True),

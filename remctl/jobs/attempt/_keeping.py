@@ -10,9 +10,9 @@ import select
 import signal
 import time
 
-from remctl.jobs._processes import Family
-from remctl.jobs._record import EndingFile, Progress, Reason, Tail, ending_text
-from remctl.jobs._script import CONTROL, PIPE, Script, set_up_keeper
+from remctl.jobs.attempt._processes import Family
+from remctl.jobs.attempt._record import EndingFile, Progress, Reason, Tail, ending_text
+from remctl.jobs.attempt._script import CONTROL, PIPE, Script, set_up_keeper
 
 TYPE_CHECKING = False  # typing takes longer to load than the keeper has
 if TYPE_CHECKING:

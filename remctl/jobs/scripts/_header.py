@@ -23,9 +23,10 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from remctl.jobs._declaring import Misfit, parse, refuse_unknown, take, take_line
-from remctl.jobs._parameters import Parameters
-from remctl.jobs._script_error import ScriptError
+from remctl.acl import Acl
+from remctl.jobs.scripts._declaring import Misfit, parse, refuse_unknown, take, take_line
+from remctl.jobs.scripts._errors import ScriptError
+from remctl.jobs.scripts._parameters import Parameters
 
 RUN_TIME: Final = 3600.0
 """Seconds that a script may run where its header does not say."""
@@ -36,7 +37,7 @@ RETRIES: Final = 3
 MAX_LINES: Final = 500
 """Lines of a header."""
 
-_KEYS: Final = dict.fromkeys(("description", "parameters", "run-time", "concurrency", "retry", "retries"))
+_KEYS: Final = dict.fromkeys(("description", "parameters", "users", "run-time", "concurrency", "retry", "retries"))
 
 _TOML_ERROR: Final = re.compile(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
 
@@ -67,6 +68,7 @@ class Header(NamedTuple):
 
     description: str | None
     parameters: Parameters
+    users: Acl | None
     limits: Limits
 
 
@@ -141,7 +143,17 @@ def _line_of(path: tuple[str, ...], toml: str, first: int) -> int:
 def _header(table: Mapping[str, object]) -> Header:
     refuse_unknown(table, _KEYS)
     parameters = Parameters.of(parse(table.get("parameters", {})))
-    return Header(take_line(table, "description"), parameters, _limits(table))
+    return Header(take_line(table, "description"), parameters, _users(table), _limits(table))
+
+
+def _users(table: Mapping[str, object]) -> Acl | None:
+    entries = take(table, list, "a list of ACL entries", "users")
+    if entries is None:
+        return None
+    try:
+        return Acl(*entries)
+    except (TypeError, ValueError) as error:
+        raise Misfit(str(error), "users") from None
 
 
 def _limits(table: Mapping[str, object]) -> Limits:

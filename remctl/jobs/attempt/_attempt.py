@@ -17,34 +17,15 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from remctl.exceptions import RemctlError
-from remctl.jobs._processes import boot_id, end_session, start_time
-from remctl.jobs._record import Reason
-from remctl.jobs._results import (
+from remctl.jobs.attempt._processes import end_session
+from remctl.jobs.attempt._record import Reason
+from remctl.jobs.attempt._results import (
     DamagedEndingError,
     Ending,
     Kept,
-    Piece,
-    is_kept,
     progress,
     read_ending,
-    read_output,
 )
-
-__all__ = [
-    "Attempt",
-    "DamagedEndingError",
-    "Ending",
-    "KeeperError",
-    "Kept",
-    "Limits",
-    "Piece",
-    "Reason",
-    "boot_id",
-    "is_kept",
-    "read_ending",
-    "read_output",
-    "start_time",
-]
 
 _KEEPER: Final = Path(__file__).with_name("keeper.py").resolve()
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from remctl.jobs._declaring import Misfit, parse
-from remctl.jobs._parameter import Parameter, Value
-from remctl.jobs._script_error import ScriptError, quoted
+from remctl.jobs.scripts._declaring import Misfit, parse
+from remctl.jobs.scripts._errors import ScriptError, quoted
+from remctl.jobs.scripts._parameter import Parameter, Value
 
 MAX_VALUES: Final = 512 * 1024
 """Bytes of all values of a job: a quarter of what Linux takes for the whole environment."""

@@ -60,6 +60,7 @@ scripts: Final = Table(
     Column("concurrency", Integer),  # jobs at the same time; null is without limit
     Column("retry", String(8), nullable=False),  # what becomes of a job that was lost: fail, retry
     Column("retries", Integer, nullable=False),
+    Column("users", JSON),  # ACL entries of those who may submit jobs of it; null is all users
     Column("enabled", Boolean, nullable=False),
     Column("installed_by", String(255), nullable=False),
     Column("installed_at", Double, nullable=False),
@@ -105,7 +106,8 @@ jobs: Final = Table(
     Column("guid", String(36), nullable=False, unique=True),
     Column("script_id", ForeignKey("scripts.id"), nullable=False),
     Column("sha256", String(64), nullable=False),  # of the script, when the job was submitted
-    Column("parameters", JSON, nullable=False),
+    Column("parameters", JSON, nullable=False),  # but for those that are secret
+    Column("secrets", JSON(none_as_null=True)),  # which are gone when the job is over: {} then
     Column("owner", String(255), nullable=False),
     Column("robot_id", ForeignKey("robots.id")),  # this robot alone; null with a null pool is the runners
     Column("pool", String(64)),  # any robot of it
@@ -125,7 +127,10 @@ jobs: Final = Table(
     Column("signal", Integer),
     _partial("ix_jobs_due", "rank", "id", where="state = 1 AND attempt_id IS NULL"),
     _partial("ix_jobs_taken", "script_id", where="attempt_id IS NOT NULL"),
+    _partial("ix_jobs_open", "state", where="ended_at IS NULL"),
+    _partial("ix_jobs_ended", "ended_at", where="ended_at IS NOT NULL"),
     Index("ix_jobs_owner", "owner", "id"),
+    Index("ix_jobs_script", "script_id", "id"),
 )
 
 attempts: Final = Table(
@@ -136,7 +141,8 @@ attempts: Final = Table(
     Column("number", Integer, nullable=False),  # from 1
     Column("claim", String(64), nullable=False, unique=True),  # made by whoever claims, who may ask again with it
     Column("password", String(64), nullable=False),  # SHA-256 of the one that this attempt alone reports with
-    Column("runner", String(255), nullable=False),  # its name, or the robot's GUID
+    Column("runner", String(255), nullable=False),  # its name
+    Column("runner_id", String(36), nullable=False),  # which another one of the same name does not have
     Column("claimed_at", Double, nullable=False),
     Column("lease_until", Double, nullable=False),  # by then the runner has been heard of, or it is lost
     Column("started_at", Double),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from remctl.exceptions import RemctlError
-from remctl.jobs._record import (
+from remctl.jobs.attempt._record import (
     BEGIN,
     END,
     ENDING,

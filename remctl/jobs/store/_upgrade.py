@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from remctl.exceptions import RemctlError
-from remctl.jobs._database import Database
+from remctl.jobs.store._database import Database
 
 FOLDER: Final = Path(__file__).with_name("migrations")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, literal_column
@@ -33,12 +34,13 @@ class Database:
                 raise ValueError(f"database must be sqlite or postgresql, and is {kind}")
             if kind == "postgresql":
                 parsed = parsed.set(drivername="postgresql+psycopg")
-            arguments = {"timeout": BUSY} if kind == "sqlite" else {}
-            self.engine: Engine = create_engine(parsed, pool_pre_ping=kind != "sqlite", connect_args=arguments)
+            self.engine: Engine = create_engine(parsed, connect_args=_ARGUMENTS[kind])
         except (ArgumentError, NoSuchModuleError) as error:
             raise ValueError(f"database is no URL that SQLAlchemy knows: {error}") from None
         self.now: ColumnElement[float] = literal_column(_CLOCK[kind])
         self.sqlite = kind == "sqlite"
+        self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._writer = threading.Lock()
         if self.sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
@@ -46,8 +48,19 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Give a connection with a transaction, which is committed at the end, or undone by an exception."""
-        with self._transaction(writing=True) as connection:
+        # SQLite has one writer at a time, for which others wait by asking again and again; threads can do better.
+        with self._writer if self.sqlite else nullcontext(), self._transaction(writing=True) as connection:
             yield connection
+
+    @contextmanager
+    def single(self) -> Iterator[Connection]:
+        """Give a connection for writes that are one statement: PostgreSQL needs to be asked once for each then."""
+        if self.sqlite:
+            with self.write() as connection:
+                yield connection
+        else:
+            with self._single.connect() as connection:
+                yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -66,6 +79,19 @@ class Database:
             with connection.begin():
                 yield connection
 
+
+_ARGUMENTS: Final[Mapping[str, dict[str, Any]]] = {
+    "sqlite": {"timeout": BUSY},
+    # A database that has vanished without a word is given up after so long, and does not hold what it has locked.
+    "postgresql": {
+        "connect_timeout": 10,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,
+        "options": "-c lock_timeout=30s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s",
+    },
+}
 
 _CLOCK: Final = {
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",

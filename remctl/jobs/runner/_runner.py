@@ -18,11 +18,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
-import secrets
 import selectors
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -30,13 +30,24 @@ from typing import Any, Final
 from sqlalchemy.exc import DBAPIError
 
 from remctl.exceptions import RemctlError
-from remctl.jobs._attempt import Attempt, DamagedEndingError, Ending, Limits, boot_id, is_kept, read_ending, read_output
-from remctl.jobs._wake import listen
-from remctl.jobs.failpoints import reached
+from remctl.jobs.attempt import Attempt, DamagedEndingError, Ending, Limits, boot_id, is_kept, read_ending, read_output
+from remctl.jobs.runner._wake import listen
+from remctl.jobs.runner.failpoints import reached
 from remctl.jobs.scripts import AD_HOC, Parameters, verify
 from remctl.jobs.settings import Settings
 from remctl.jobs.states import IllegalMoveError, JobState, Reason
-from remctl.jobs.store import Claim, Ended, StaleAttemptError, Store, StoreError, new_claim
+from remctl.jobs.store import (
+    Bid,
+    Claim,
+    Ended,
+    Output,
+    StaleAttemptError,
+    Store,
+    StoreError,
+    Taker,
+    account_of,
+    new_bid,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +62,10 @@ PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
 MOMENT: Final = 0.05
 """Seconds between two looks for something that tells nobody when it happens."""
+
+
+IDENTITY: Final = "runner.id"
+"""The file that holds what `Taker.id` is, in the folder of the jobs."""
 
 
 class RunnerError(RemctlError):
@@ -70,11 +85,11 @@ class Runner:
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
         self._store = store
-        self._name = settings.runner.name
+        self._taker = Taker(settings.runner.name, "")
         self._live: dict[int, Attempt] = {}
         self._unwritten: dict[int, Ended | None] = {}  # ends that the store does not know yet; None: it never began
         self._held: set[int] = set()  # those of which the store may not know whether they begin
-        self._asked: tuple[str, str] | None = None  # the claim that has no answer yet, and its password
+        self._asked: list[Bid] = []  # those that have no answer yet
         self._fenced: set[int] = set()  # those that were killed because the store was away for too long
         self._selector = selectors.DefaultSelector()
         self._awake, self._wake = socket.socketpair()
@@ -94,6 +109,7 @@ class Runner:
         """
         try:
             with self._alone():
+                self._taker = self._taker._replace(id=_identity(self._settings.folder))
                 self._recover()
                 self._selector.register(self._awake, selectors.EVENT_READ)
                 self._listen()
@@ -160,23 +176,24 @@ class Runner:
                 self._finish(key.data)
 
     def _claim_all(self) -> int:
-        count = 0
-        limit = self._settings.runner.concurrency
-        while not self._draining and len(self._live) < limit and count < limit:
-            since = time.monotonic()
-            key, password = self._asked = self._asked or (new_claim(), secrets.token_urlsafe(24))
-            try:
-                claim = self._store.claim(self._name, key, password, self._settings.runner.lease)
-            except DBAPIError as error:
-                self._complain("no job can be taken", error)  # or one was, and the answer is lost: it is asked again
-                break
-            self._asked = None
-            if claim is None:
-                break
+        """Take as many jobs as there is room for; return how many that were."""
+        settings = self._settings.runner
+        room = settings.concurrency - len(self._live)
+        if self._draining or room <= 0:
+            return 0
+        since = time.monotonic()
+        self._asked = self._asked or [new_bid() for _ in range(room)]
+        try:
+            claims = self._store.attempts.claim(self._taker, self._asked, settings.lease, per_owner=settings.per_user)
+        except DBAPIError as error:
+            self._complain("no job can be taken", error)  # or one was, and the answer is lost: it is asked again
+            return 0
+        passwords = dict(self._asked)
+        self._asked = []
+        for claim in claims:
             reached("after_claim")
-            self._begin(claim, password, since)
-            count += 1
-        return count
+            self._begin(claim, passwords[claim.key], since)
+        return len(claims)
 
     def _begin(self, claim: Claim, password: str, since: float) -> None:
         """Have the script of a job run; what cannot be run has failed."""
@@ -193,7 +210,7 @@ class Runner:
         reached("after_spawn")
         self._watch(claim.attempt, attempt)
         try:
-            self._store.start(claim.attempt, boot_id(), attempt.pid, attempt.started)
+            self._store.attempts.start(claim.attempt, boot_id(), attempt.pid, attempt.started)
         except IllegalMoveError as error:  # somebody wants it to end
             logger.info("job %d is not begun: %s", claim.job.id, error)
             self._obey(claim.attempt, error.state)
@@ -215,11 +232,11 @@ class Runner:
         logger.info("job %d of %s has begun: attempt %d of %s", job.id, job.owner, claim.number, job.script)
 
     def _prepare(self, claim: Claim, password: str) -> Attempt:
-        folder = self._folder(claim.attempt)
+        folder = self._settings.attempts / claim.folder
         work = folder / "work"
         work.mkdir(mode=0o700, parents=True)
         script = folder / f"script{claim.language.suffix}"
-        (installed,) = self._store.installed(claim.job.script)
+        installed = self._store.scripts.get(claim.job.script)
         file = self._settings.scripts / installed.filename
         body = AD_HOC.body if claim.job.script == AD_HOC.name else verify(file, claim.sha256)
         script.touch(mode=0o600)
@@ -228,7 +245,7 @@ class Runner:
         return Attempt.prepare(
             folder / "kept",
             claim.language.command(script),
-            env=_environment(claim, password, work, installed.parameters),
+            env=_environment(claim, password, work, installed.parameters, self._settings.url),
             cwd=work,
             limits=Limits(claim.run_time, settings.grace, DRAIN, settings.output),
         )
@@ -247,7 +264,7 @@ class Runner:
         attempt.close()
         del self._live[number]
         reached("before_finish")
-        self._unwritten[number] = None if number in self._held else self._ended_as(number, ending)
+        self._unwritten[number] = None if number in self._held else self._ended_as(number, attempt.folder, ending)
         self._held.discard(number)
         self._write_ends()
 
@@ -258,7 +275,7 @@ class Runner:
                 if ended is None:
                     self._give_back(number)
                 else:
-                    job = self._store.settle(number, ended)
+                    job = self._store.attempts.settle(number, ended)
                     logger.info("job %d has ended: %s, %s", job.id, job.state.name, job.reason)
             except StaleAttemptError:
                 logger.warning("attempt %d had been taken for lost; how it has ended is not written down", number)
@@ -270,15 +287,14 @@ class Runner:
     def _give_back(self, number: int) -> None:
         """Let somebody else take a job whose script has not begun, whatever the store believes."""
         try:
-            self._store.hand_back(number)
+            self._store.attempts.hand_back(number)
         except StaleAttemptError:
             raise
         except StoreError:
             detail = "the store could not be reached when it was to begin"
-            self._store.settle(number, Ended(Reason.NOT_STARTED, detail=detail))
+            self._store.attempts.settle(number, Ended(Reason.NOT_STARTED, detail=detail))
 
-    def _ended_as(self, number: int, ending: Ending) -> Ended:
-        folder = self._folder(number) / "kept"
+    def _ended_as(self, number: int, folder: Path, ending: Ending) -> Ended:
         lost = ending.reason == "runner-lost" or (ending.reason == "aborted" and number in self._fenced)
         self._fenced.discard(number)
         reason = Reason.LOST if lost else Reason(ending.reason)
@@ -287,14 +303,13 @@ class Runner:
             ending.status,
             ending.signal,
             ending.error,
-            _tail(folder, "stdout", ending.stdout.size),
-            _tail(folder, "stderr", ending.stderr.size),
-            ending.stdout.size,
-            ending.stderr.size,
+            Output(
+                _tail(folder, "stdout", ending.stdout.size),
+                _tail(folder, "stderr", ending.stderr.size),
+                ending.stdout.size,
+                ending.stderr.size,
+            ),
         )
-
-    def _folder(self, number: int) -> Path:
-        return self._settings.attempts / str(number)
 
     # Signs of life
 
@@ -303,11 +318,11 @@ class Runner:
         while not self._ended.wait(lease / 4):
             asked = time.monotonic()
             try:
-                states = self._store.beat([*self._live, *self._unwritten], lease)
+                states = self._store.attempts.beat([*self._live, *self._unwritten], lease)
                 for number, state in states.items():
                     self._obey(number, state)
                 self._heard = asked  # the lease is counted from then on, at the earliest
-                self._store.sweep()
+                self._store.attempts.sweep()
             except DBAPIError as error:
                 self._complain("no sign of life could be given", error)
 
@@ -333,23 +348,21 @@ class Runner:
 
     def _recover(self) -> None:
         """Settle what an earlier run has left: its keepers have stopped their scripts, or are about to."""
-        for number, begun in self._store.live_of(self._name):
-            folder = self._folder(number) / "kept"
-            while folder.exists() and is_kept(folder):
+        for left in self._store.attempts.live_of(self._taker):
+            folder = self._settings.attempts / left.folder / "kept"
+            while is_kept(folder):
                 time.sleep(MOMENT)
-            if begun and not folder.exists():
-                continue  # it may be another runner's, which has the same name; if not, it is lost after its lease
             try:
                 ending = read_ending(folder)
             except (DamagedEndingError, OSError) as error:
-                logger.warning("how attempt %d has ended cannot be read: %s", number, error)
+                logger.warning("how attempt %d has ended cannot be read: %s", left.id, error)
                 ending = None
-            if not begun:
-                self._unwritten[number] = None
+            if left.started_at is None:
+                self._unwritten[left.id] = None
             elif ending is not None:
-                self._unwritten[number] = self._ended_as(number, ending)
+                self._unwritten[left.id] = self._ended_as(left.id, folder, ending)
             else:
-                self._unwritten[number] = Ended(Reason.LOST, detail="its runner and its keeper have died")
+                self._unwritten[left.id] = Ended(Reason.LOST, detail="its runner and its keeper have died")
         self._write_ends()
 
     @contextlib.contextmanager
@@ -368,10 +381,21 @@ class Runner:
         logger.warning("%s: %s", what, " ".join(str(reason).split()))
 
 
-def _environment(claim: Claim, password: str, work: Path, parameters: Parameters) -> dict[str, str]:
+def _identity(folder: Path) -> str:
+    """What tells the runner of a folder from others that have its name, also after the machine has got a new name."""
+    file = folder / IDENTITY
+    with contextlib.suppress(FileNotFoundError):
+        if known := file.read_text().strip():
+            return known
+    made = str(uuid.uuid4())
+    file.write_text(f"{made}\n")
+    return made
+
+
+def _environment(claim: Claim, password: str, work: Path, parameters: Parameters, url: str) -> dict[str, str]:
     """All that a script finds in its environment; parameters that are secret stand in a file alone."""
     job = claim.job
-    values = dict(job.parameters)
+    values = {**job.parameters, **claim.secrets}
     file = work.parent / "parameters.json"
     file.touch(mode=0o600)
     file.write_text(parameters.as_json(values))
@@ -382,9 +406,11 @@ def _environment(claim: Claim, password: str, work: Path, parameters: Parameters
         "LANG": "C.UTF-8",
         "JOB_ID": str(job.id),
         "JOB_GUID": job.guid,
-        "JOB_ATTEMPT": str(claim.attempt),
+        "JOB_ATTEMPT": str(claim.number),
         "JOB_SCRIPT": job.script,
         "JOB_OWNER": job.owner,
+        "JOB_REPORT_URL": f"{url}/api/xmlrpc",
+        "JOB_ACCOUNT": account_of(claim.attempt),
         "JOB_PASSWORD": password,
         "JOB_PARAMETERS": str(file),
         **parameters.as_environment(values),

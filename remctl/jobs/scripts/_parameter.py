@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 from remctl._arguments import printable
 from remctl.backend._markers import Match, Range
 from remctl.backend._values import Reader, Unreadable
-from remctl.jobs._script_error import ScriptError
+from remctl.jobs.scripts._errors import ScriptError
 
 Value: TypeAlias = str | int | float | bool
 """What a parameter's value is for the script: a JSON type."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from remctl.backend._markers import Match
-from remctl.jobs._parameter import MAX_VALUE, WRITTEN, Parameter, Type, Value
-from remctl.jobs._script_error import ScriptError, one_line, quoted
+from remctl.jobs.scripts._errors import ScriptError, one_line, quoted
+from remctl.jobs.scripts._parameter import MAX_VALUE, WRITTEN, Parameter, Type, Value
 
 MAX_PARAMETERS: Final = 64
 

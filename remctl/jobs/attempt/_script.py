@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 
-from remctl.jobs._processes import (
+from remctl.jobs.attempt._processes import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
     PR_SET_PDEATHSIG,

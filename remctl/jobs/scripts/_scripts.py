@@ -19,30 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from remctl.jobs._declaring import Misfit, take_line
-from remctl.jobs._header import Limits, Retry, read_header
-from remctl.jobs._languages import Language, guess, language_named
-from remctl.jobs._parameter import Parameter, Type, Value
-from remctl.jobs._parameters import Parameters
-from remctl.jobs._script_error import ScriptError, quoted
-
-__all__ = [
-    "AD_HOC",
-    "Language",
-    "Limits",
-    "MAX_SIZE",
-    "Parameter",
-    "Parameters",
-    "Retry",
-    "Script",
-    "ScriptError",
-    "Type",
-    "Value",
-    "check_name",
-    "install",
-    "read_script",
-    "verify",
-]
+from remctl.acl import Acl
+from remctl.jobs.scripts._declaring import Misfit, take_line
+from remctl.jobs.scripts._errors import ScriptError, quoted
+from remctl.jobs.scripts._header import Limits, read_header
+from remctl.jobs.scripts._languages import Language, guess, language_named
+from remctl.jobs.scripts._parameters import Parameters
 
 MAX_SIZE: Final = 1024 * 1024
 """Bytes of a script."""
@@ -71,6 +53,8 @@ class Script:
     """Of the body, in hexadecimal digits."""
     parameters: Parameters
     limits: Limits
+    users: Acl | None = None
+    """Who may submit jobs of it; None is everybody who may submit jobs at all."""
 
     @property
     def filename(self) -> str:
@@ -245,7 +229,8 @@ def _parse(name: str, language: Language, body: bytes, description: str | None =
     described = description or header.description
     if not described:
         raise ScriptError("the header has no description", key="description", line=1)
-    return Script(name, language, described, body, hashlib.sha256(body).hexdigest(), header.parameters, header.limits)
+    sha256 = hashlib.sha256(body).hexdigest()
+    return Script(name, language, described, body, sha256, header.parameters, header.limits, header.users)
 
 
 def _text(body: bytes, language: Language) -> str:

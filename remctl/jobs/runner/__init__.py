@@ -1,0 +1,6 @@
+"""The runner: takes jobs that are due and has their scripts run on this machine; `wake` wakes it."""
+
+from remctl.jobs.runner._runner import Runner, RunnerError
+from remctl.jobs.runner._wake import wake
+
+__all__ = ["Runner", "RunnerError", "wake"]

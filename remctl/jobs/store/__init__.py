@@ -1,0 +1,48 @@
+"""The job store: what is asked of it by administrators, users, runners and robots, each call one transaction.
+
+Stands on the moves of `states`.  All that is written for an attempt says which attempt, and is refused when that one
+has ended: a runner that was taken for dead and comes back changes nothing.
+"""
+
+from remctl.jobs.store._attempts import account_of, new_bid
+from remctl.jobs.store._database import Database
+from remctl.jobs.store._records import (
+    AttemptRecord,
+    Bid,
+    Claim,
+    Ended,
+    Event,
+    InstalledScript,
+    Job,
+    Machine,
+    Order,
+    Output,
+    StaleAttemptError,
+    StoreError,
+    Taker,
+)
+from remctl.jobs.store._store import Store
+from remctl.jobs.store._upgrade import SchemaError, check, upgrade
+
+__all__ = [
+    "AttemptRecord",
+    "Bid",
+    "Claim",
+    "Database",
+    "Ended",
+    "Event",
+    "InstalledScript",
+    "Job",
+    "Machine",
+    "Order",
+    "Output",
+    "SchemaError",
+    "StaleAttemptError",
+    "Store",
+    "StoreError",
+    "Taker",
+    "account_of",
+    "check",
+    "new_bid",
+    "upgrade",
+]

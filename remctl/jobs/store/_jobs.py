@@ -1,0 +1,305 @@
+"""The store's part for users: making jobs, and looking how they are."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, bindparam, delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from remctl._arguments import check_text
+from remctl.jobs.states import FINAL, JobState, Move, Reason, moved
+from remctl.jobs.store import _moving
+from remctl.jobs.store._database import Database
+from remctl.jobs.store._records import (
+    AttemptRecord,
+    Event,
+    Job,
+    Order,
+    Output,
+    StoreError,
+    attempt_of,
+    job_of,
+    whole_jobs,
+)
+from remctl.jobs.store._schema import attempts, events, jobs, scripts
+
+PRIORITIES: Final = (-100, 100)
+
+BATCH: Final = 500
+"""Jobs that are written, or deleted, in one statement."""
+
+
+class Jobs:
+    """The jobs, those that are over among them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def submit(self, script: str, parameters: Mapping[str, Any], owner: str, **options: Any) -> Job:
+        """Make a job that waits to be taken; the options are those of `Order`.
+
+        Raises:
+            StoreError: there is no such script, or it is turned off.
+            ValueError: an argument makes no sense.
+        """
+        return self.submit_all([Order(script, parameters, owner, **options)])[0]
+
+    def submit_all(self, orders: Sequence[Order]) -> list[Job]:
+        """Make jobs that wait to be taken: all of them, or none.
+
+        Args:
+            orders: 500 at the most; those with a GUID that is known already make no new jobs.
+
+        Raises:
+            StoreError: there is no such script, it is turned off, or a GUID is that of somebody else's job.
+            ValueError: an argument makes no sense.
+        """
+        if len(orders) > BATCH:
+            raise ValueError(f"orders must be {BATCH} at the most, and are {len(orders)}")
+        wanted = [_checked(order) for order in orders]
+        if not wanted:
+            return []
+        with self._database.single() as connection:
+            chosen = self._chosen(connection, {order.script for order in orders})
+            made = self._insert(connection, [_row(guid, order, chosen[order.script]) for guid, order in wanted])
+            known = self._known(connection, [guid for guid, _ in wanted if guid not in made])
+        return [_made(order, made[guid]) if guid in made else _same(order, known[guid]) for guid, order in wanted]
+
+    def get(self, job: int | str) -> Job:
+        """Return a job, by its number or its GUID.
+
+        Raises:
+            StoreError: there is none.
+        """
+        with self._database.read() as connection:
+            return _moving.read(connection, job)
+
+    def listed(
+        self,
+        *,
+        owner: str | None = None,
+        states: Sequence[JobState] = (),
+        script: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> list[Job]:
+        """Return jobs, the latest first.
+
+        Args:
+            owner: those of this principal; None is everybody's.
+            states: those that stand in one of them; none is all.
+            script: those of this script; None is all.
+            before: those whose number is lower, which is the next page; None begins with the latest.
+            limit: so many at the most.
+        """
+        query = whole_jobs()
+        if owner is not None:
+            query = query.where(jobs.c.owner == owner)
+        if states:
+            query = query.where(jobs.c.state.in_(states))
+            if not FINAL.intersection(states):
+                query = query.where(jobs.c.ended_at.is_(None))  # of which there is an index
+        if before is not None:
+            query = query.where(jobs.c.id < before)
+        with self._database.read() as connection:
+            if script is not None:
+                found = connection.scalar(select(scripts.c.id).where(scripts.c.name == script))
+                query = query.where(jobs.c.script_id == found)
+            return [job_of(row) for row in connection.execute(query.order_by(jobs.c.id.desc()).limit(limit))]
+
+    def attempts(self, job: int | str) -> list[AttemptRecord]:
+        """Return the attempts of a job, the first one first.
+
+        Raises:
+            StoreError: there is no such job.
+        """
+        with self._database.read() as connection:
+            found = _moving.read(connection, job)
+            query = select(attempts).where(attempts.c.job_id == found.id).order_by(attempts.c.number)
+            return [attempt_of(row) for row in connection.execute(query)]
+
+    def events(self, job: int | str) -> list[Event]:
+        """Return what has happened to a job, the first thing first.
+
+        Raises:
+            StoreError: there is no such job.
+        """
+        with self._database.read() as connection:
+            found = _moving.read(connection, job)
+            rows = connection.execute(select(events).where(events.c.job_id == found.id).order_by(events.c.id))
+            later = [
+                Event(row.at, Move(row.move), JobState(row.state), row.attempt, row.who, row.detail) for row in rows
+            ]
+        return [Event(found.created_at, Move.QUEUE, JobState.PENDING, None, found.owner, None), *later]
+
+    def output(self, job: int | str) -> Output:
+        """Return the last of what a job's last attempt has written, which is here when it has ended.
+
+        Raises:
+            StoreError: there is no such job.
+        """
+        with self._database.read() as connection:
+            found = _moving.read(connection, job)
+            query = select(attempts).where(attempts.c.job_id == found.id).order_by(attempts.c.number.desc()).limit(1)
+            row = connection.execute(query).first()
+        if row is None:
+            return Output()
+        return Output(row.stdout_tail or b"", row.stderr_tail or b"", row.stdout_size or 0, row.stderr_size or 0)
+
+    def ask(self, job: int | str, move: Move, who: str) -> Job:
+        """Want a job to end: by `Move.STOP` in peace, by `Move.ABORT` at once.
+
+        One that nobody has taken ends here; else whoever has it is told with its next sign of life.  Asking again is
+        harmless.
+
+        Raises:
+            StoreError: there is no such job.
+            IllegalMoveError: it is over.
+        """
+        wanted = {Move.STOP: JobState.STOPPING, Move.ABORT: JobState.ABORTING}[move]
+        with self._database.write() as connection:
+            row = _moving.locked(connection, job)
+            if row.state == wanted:
+                return _moving.read(connection, job)
+            if row.attempt_id is not None:
+                asked = {Move.STOP: Move.ASK_STOP, Move.ABORT: Move.ASK_ABORT}[move]
+                _moving.move(self._database, connection, row, asked, who, asked_by=who)
+            else:
+                reason = Reason.STOPPED if move is Move.STOP else Reason.ABORTED
+                ended = {"reason": reason, "ended_at": self._database.now, "asked_by": who}
+                _moving.move(self._database, connection, row, move, who, **ended)
+            return _moving.read(connection, job)
+
+    def retry(self, job: int | str, who: str) -> Job:
+        """Have a job that is over, and not with success, run again; its history stays.
+
+        Raises:
+            StoreError: there is no such job, it is not over, or it had secrets, which are forgotten.
+            IllegalMoveError: it was a success.
+        """
+        with self._database.write() as connection:
+            row = _moving.locked(connection, job)
+            if not JobState(row.state).final:
+                raise StoreError(f"job {row.id} is not over")
+            if row.secrets is not None:
+                raise StoreError(f"the secret parameters of job {row.id} are forgotten", hint="submit it again")
+            _moving.again(self._database, connection, row, who, losses=0)
+            return _moving.read(connection, job)
+
+    def open(self) -> dict[JobState, int]:
+        """Return how many jobs stand in each of the states in which they are not over."""
+        query = select(jobs.c.state, func.count()).where(jobs.c.ended_at.is_(None)).group_by(jobs.c.state)
+        counts = {state: 0 for state in JobState if not state.final}
+        with self._database.read() as connection:
+            counts.update({JobState(state): count for state, count in connection.execute(query)})
+        return counts
+
+    def waiting(self) -> float:
+        """Return for how many seconds the oldest job that is due has been waiting; 0 if there is none."""
+        pending = (jobs.c.state == JobState.PENDING, jobs.c.attempt_id.is_(None), jobs.c.due_at <= self._database.now)
+        query = select(self._database.now - func.min(jobs.c.due_at)).where(*pending)
+        with self._database.read() as connection:
+            return max(0.0, connection.scalar(query) or 0.0)
+
+    def ended(self, since: float, until: float) -> list[tuple[str, JobState, Reason, int, float]]:
+        """Return how jobs have ended in a time: script, state, reason, how many, and how long they ran in all.
+
+        Args:
+            since: seconds since the epoch, those jobs left out that ended just then.
+            until: seconds since the epoch.
+        """
+        took = func.sum(func.coalesce(jobs.c.ended_at - jobs.c.started_at, 0.0))
+        query = (
+            select(scripts.c.name, jobs.c.state, jobs.c.reason, func.count(), took)
+            .join(scripts)
+            .where(jobs.c.ended_at > since, jobs.c.ended_at <= until)
+            .group_by(scripts.c.name, jobs.c.state, jobs.c.reason)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return [(name, JobState(state), Reason(reason), count, took) for name, state, reason, count, took in rows]
+
+    def purge(self, age: float) -> int:
+        """Delete jobs that ended long ago, with their history, some at a time; return how many that were.
+
+        Args:
+            age: seconds since their end.
+        """
+        count = 0
+        while True:
+            with self._database.write() as connection:
+                old = select(jobs.c.id).where(jobs.c.ended_at < self._database.now - age).limit(BATCH)
+                deleted = connection.execute(delete(jobs).where(jobs.c.id.in_(old))).rowcount
+            count += deleted
+            if deleted < BATCH:
+                return count
+
+    # What submitting is made of
+
+    def _chosen(self, connection: Connection, names: set[str]) -> dict[str, Row[Any]]:
+        columns = select(scripts.c.id, scripts.c.name, scripts.c.sha256, scripts.c.enabled)
+        found = {row.name: row for row in connection.execute(columns.where(scripts.c.name.in_(names)))}
+        for name in sorted(names):
+            if name not in found:
+                raise StoreError(f"there is no script {name!r}")
+            if not found[name].enabled:
+                raise StoreError(f"the script {name!r} is turned off")
+        return found
+
+    def _insert(self, connection: Connection, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        now = self._database.now
+        query = (sqlite if self._database.sqlite else postgresql).insert(jobs)
+        query = query.values(created_at=now, due_at=now + bindparam("delay"))
+        query = query.on_conflict_do_nothing(index_elements=["guid"])
+        made = connection.execute(query.returning(jobs.c.id, jobs.c.guid, jobs.c.created_at), rows)
+        return {row.guid: row for row in made}
+
+    def _known(self, connection: Connection, guids: list[str]) -> dict[str, Job]:
+        if not guids:
+            return {}
+        rows = connection.execute(whole_jobs().where(jobs.c.guid.in_(guids)))
+        return {row.guid: job_of(row) for row in rows}
+
+
+def _checked(order: Order) -> tuple[str, Order]:
+    if not PRIORITIES[0] <= order.priority <= PRIORITIES[1]:
+        raise ValueError(f"priority must be {PRIORITIES[0]} to {PRIORITIES[1]}: {order.priority}")
+    if not 0 <= order.delay < 1e9:
+        raise ValueError(f"delay must be 0 or more seconds: {order.delay}")
+    check_text("owner", order.owner)
+    return order.guid or str(uuid.uuid4()), order
+
+
+def _row(guid: str, order: Order, script: Row[Any]) -> dict[str, Any]:
+    return {
+        "guid": guid,
+        "script_id": script.id,
+        "sha256": script.sha256,
+        "parameters": dict(order.parameters),
+        "secrets": dict(order.secrets) if order.secrets else None,
+        "owner": order.owner,
+        "robot_id": order.robot,
+        "pool": order.pool,
+        "rank": -order.priority,
+        "state": moved(JobState.CREATED, Move.QUEUE),
+        "delay": order.delay,
+        "attempts": 0,
+        "losses": 0,
+    }
+
+
+def _made(order: Order, row: Row[Any]) -> Job:
+    empty = dict.fromkeys(Job._fields)
+    known = {"id": row.id, "guid": row.guid, "created_at": row.created_at, "attempts": 0, "state": JobState.PENDING}
+    asked = {name: getattr(order, name) for name in ("script", "owner", "priority")}
+    return Job(**{**empty, **asked, **known, "parameters": dict(order.parameters)})
+
+
+def _same(order: Order, job: Job) -> Job:
+    """What was submitted before, if it was the same person who did."""
+    if job.owner != order.owner or job.script != order.script:
+        raise StoreError(f"the GUID {job.guid} is that of another job")
+    return job

@@ -1,0 +1,9 @@
+"""What the jobs say over HTTP: reports of scripts by XML-RPC, and the page for people.
+
+Each subject is a module with a function `routes`; `application` is all of them together, and `serving` has a server
+speak it.
+"""
+
+from remctl.jobs.web._application import application
+
+__all__ = ["application"]
