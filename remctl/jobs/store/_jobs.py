@@ -239,7 +239,7 @@ class Jobs:
 
     # What submitting is made of
 
-    def _chosen(self, connection: Connection, names: set[str]) -> dict[str, Row[Any]]:
+    def _chosen(self, connection: Connection, names: set[str]) -> dict[str, Any]:
         columns = select(scripts.c.id, scripts.c.name, scripts.c.sha256, scripts.c.enabled)
         found = {row.name: row for row in connection.execute(columns.where(scripts.c.name.in_(names)))}
         for name in sorted(names):
@@ -255,7 +255,7 @@ class Jobs:
         query = query.values(created_at=now, due_at=now + bindparam("delay"))
         query = query.on_conflict_do_nothing(index_elements=["guid"])
         made = connection.execute(query.returning(jobs.c.id, jobs.c.guid, jobs.c.created_at), rows)
-        return {row.guid: row for row in made}
+        return {str(row[1]): row for row in made.tuples()}
 
     def _known(self, connection: Connection, guids: list[str]) -> dict[str, Job]:
         if not guids:
