@@ -16,24 +16,30 @@ it runs, since somebody else may take it for lost.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
+import math
+import random
 import selectors
 import socket
-import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, Final
 
 from sqlalchemy.exc import DBAPIError
 
 from remctl.exceptions import RemctlError
 from remctl.jobs.attempt import Attempt, DamagedEndingError, Ending, Limits, boot_id, is_kept, read_ending, read_output
+from remctl.jobs.runner._cleaning import keep_house
+from remctl.jobs.runner._environment import environment
 from remctl.jobs.runner._wake import listen
 from remctl.jobs.runner.failpoints import reached
-from remctl.jobs.scripts import AD_HOC, Parameters, verify
+from remctl.jobs.scripts import AD_HOC, verify
 from remctl.jobs.settings import Settings
 from remctl.jobs.states import IllegalMoveError, JobState, Reason
 from remctl.jobs.store import (
@@ -45,7 +51,6 @@ from remctl.jobs.store import (
     Store,
     StoreError,
     Taker,
-    account_of,
     new_bid,
 )
 
@@ -57,12 +62,17 @@ TAIL: Final = 64 * 1024
 DRAIN: Final = 2.0
 """Seconds that processes which a script leaves behind may go on writing."""
 
-PATH: Final = "/usr/local/bin:/usr/bin:/bin"
-"""What scripts have as PATH."""
-
 MOMENT: Final = 0.05
 """Seconds between two looks for something that tells nobody when it happens."""
 
+
+EXHAUSTED: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+)
+"""What fails for want of something that the machine has too little of now: no fault of a job's."""
+
+PAUSE: Final = 10.0
+"""Seconds for which no jobs are taken then."""
 
 IDENTITY: Final = "runner.id"
 """The file that holds what `Taker.id` is, in the folder of the jobs."""
@@ -99,7 +109,8 @@ class Runner:
         self._draining = False
         self._stopping = False
         self._heard = time.monotonic()  # of the store
-        self._ended = threading.Event()
+        self._paused = -math.inf  # no jobs are taken before that
+        self._ended = Event()
 
     def run(self) -> None:
         """Work.
@@ -121,19 +132,20 @@ class Runner:
                     sock.close()
 
     def _work(self) -> None:
-        beats = threading.Thread(target=self._beat_on, name="remctl-jobs-beat", daemon=True)
         self._heard = time.monotonic()
-        beats.start()
-        guard = threading.Thread(target=self._guard, name="remctl-jobs-guard", daemon=True)
-        guard.start()
+        house = partial(keep_house, self._settings, self._store, self._ended)
+        beside: dict[str, Callable[[], None]] = {"beat": self._beat_on, "guard": self._guard, "house": house}
+        threads = [Thread(target=work, name=f"remctl-jobs-{name}", daemon=True) for name, work in beside.items()]
+        for thread in threads:
+            thread.start()
         try:
             # What cannot be written while the store is away is written by the next run, which finds it on disk.
             while not (self._draining and not self._live and (self._stopping or not self._unwritten)):
                 self._turn()
         finally:
             self._ended.set()
-            guard.join()
-            beats.join()
+            for thread in threads:
+                thread.join()
             for attempt in self._live.values():
                 attempt.close()
 
@@ -168,7 +180,9 @@ class Runner:
             for attempt in self._live.values():
                 attempt.stop()
         claimed = self._claim_all()
-        for key, _ in self._selector.select(0 if claimed else self._settings.runner.poll):
+        # Not all at the same moment, where there are many runners.
+        pause = self._settings.runner.poll * random.uniform(0.9, 1.1)  # noqa: S311  # nobody gains by guessing it
+        for key, _ in self._selector.select(0 if claimed else pause):
             if isinstance(key.fileobj, socket.socket):
                 with contextlib.suppress(BlockingIOError):
                     key.fileobj.recv(4096)
@@ -179,7 +193,7 @@ class Runner:
         """Take as many jobs as there is room for; return how many that were."""
         settings = self._settings.runner
         room = settings.concurrency - len(self._live)
-        if self._draining or room <= 0:
+        if self._draining or room <= 0 or time.monotonic() < self._paused:
             return 0
         since = time.monotonic()
         self._asked = self._asked or [new_bid() for _ in range(room)]
@@ -204,8 +218,13 @@ class Runner:
             self._unwritten[claim.attempt] = None
             return
         except Exception as error:  # whatever is wrong with a job, others have to run
-            logger.error("job %d cannot be started: %s", claim.job.id, error)  # noqa: TRY400  # it says all
-            self._unwritten[claim.attempt] = Ended(Reason.NOT_STARTED, detail=str(error))
+            if isinstance(error, OSError) and error.errno in EXHAUSTED:
+                logger.warning("job %d is not begun, nor any other for %g s: %s", claim.job.id, PAUSE, error)
+                self._unwritten[claim.attempt] = None
+                self._paused = time.monotonic() + PAUSE
+            else:
+                logger.error("job %d cannot be started: %s", claim.job.id, error)  # noqa: TRY400  # it says all
+                self._unwritten[claim.attempt] = Ended(Reason.NOT_STARTED, detail=str(error))
             return
         reached("after_spawn")
         self._watch(claim.attempt, attempt)
@@ -245,7 +264,7 @@ class Runner:
         return Attempt.prepare(
             folder / "kept",
             claim.language.command(script),
-            env=_environment(claim, password, work, installed.parameters, self._settings.url),
+            env=environment(claim, password, work, installed.parameters, self._settings.url),
             cwd=work,
             limits=Limits(claim.run_time, settings.grace, DRAIN, settings.output),
         )
@@ -315,6 +334,7 @@ class Runner:
 
     def _beat_on(self) -> None:
         lease = self._settings.runner.lease
+        clock = _Clock(lease)
         while not self._ended.wait(lease / 4):
             asked = time.monotonic()
             try:
@@ -322,7 +342,8 @@ class Runner:
                 for number, state in states.items():
                     self._obey(number, state)
                 self._heard = asked  # the lease is counted from then on, at the earliest
-                self._store.attempts.sweep()
+                if clock.goes_on(self._store.database.clock()):
+                    self._store.attempts.sweep()
             except DBAPIError as error:
                 self._complain("no sign of life could be given", error)
 
@@ -381,6 +402,24 @@ class Runner:
         logger.warning("%s: %s", what, " ".join(str(reason).split()))
 
 
+class _Clock:
+    """Sees whether the store's clock was set: others have had no time then to say that they live."""
+
+    def __init__(self, lease: float) -> None:
+        self._lease = lease
+        self._offset: float | None = None
+        self._trusted = -math.inf
+
+    def goes_on(self, now: float) -> bool:
+        """Return whether leases that are over by the store's clock are over in truth."""
+        moment = time.monotonic()
+        before, self._offset = self._offset, now - moment
+        if before is not None and abs(self._offset - before) > self._lease / 8:
+            logger.warning("the clock of the store was set by %+.1f s", self._offset - before)
+            self._trusted = moment + self._lease
+        return moment >= self._trusted
+
+
 def _identity(folder: Path) -> str:
     """What tells the runner of a folder from others that have its name, also after the machine has got a new name."""
     file = folder / IDENTITY
@@ -390,31 +429,6 @@ def _identity(folder: Path) -> str:
     made = str(uuid.uuid4())
     file.write_text(f"{made}\n")
     return made
-
-
-def _environment(claim: Claim, password: str, work: Path, parameters: Parameters, url: str) -> dict[str, str]:
-    """All that a script finds in its environment; parameters that are secret stand in a file alone."""
-    job = claim.job
-    values = {**job.parameters, **claim.secrets}
-    file = work.parent / "parameters.json"
-    file.touch(mode=0o600)
-    file.write_text(parameters.as_json(values))
-    return {
-        "PATH": PATH,
-        "HOME": str(work),
-        "TMPDIR": str(work),
-        "LANG": "C.UTF-8",
-        "JOB_ID": str(job.id),
-        "JOB_GUID": job.guid,
-        "JOB_ATTEMPT": str(claim.number),
-        "JOB_SCRIPT": job.script,
-        "JOB_OWNER": job.owner,
-        "JOB_REPORT_URL": f"{url}/api/xmlrpc",
-        "JOB_ACCOUNT": account_of(claim.attempt),
-        "JOB_PASSWORD": password,
-        "JOB_PARAMETERS": str(file),
-        **parameters.as_environment(values),
-    }
 
 
 def _tail(folder: Path, stream: Any, size: int) -> bytes:

@@ -26,6 +26,7 @@ from remctl.jobs.store._records import (
     Taker,
     attempt_of,
     claim_of,
+    folder_of,
     whole_jobs,
 )
 from remctl.jobs.store._schema import attempts, jobs, scripts
@@ -183,6 +184,12 @@ class Attempts:
         mine = and_(attempts.c.runner_id == taker.id, attempts.c.ended_at.is_(None))
         with self._database.read() as connection:
             return [attempt_of(row) for row in connection.execute(select(attempts).where(mine).order_by(attempts.c.id))]
+
+    def live_folders(self) -> set[str]:
+        """Return the names of the folders of all attempts that have not ended."""
+        columns = select(attempts.c.job_id, attempts.c.number, attempts.c.claim).where(attempts.c.ended_at.is_(None))
+        with self._database.read() as connection:
+            return {folder_of(row.job_id, row.number, row.claim) for row in connection.execute(columns)}
 
     def sweep(self) -> list[Job]:
         """Deal with attempts whose runners were not heard of in time; return the jobs that were lost.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import select
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, Final
 
+import sqlalchemy
 from sqlalchemy import Connection, Engine, create_engine, event, literal_column
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 from sqlalchemy.sql.elements import ColumnElement
+
+from remctl.jobs.store._watch import Watch
 
 BUSY: Final = 30.0
 """Seconds that a write to SQLite waits for those of others."""
@@ -41,9 +45,12 @@ class Database:
         self.sqlite = kind == "sqlite"
         self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writer = threading.Lock()
+        self.watch = Watch()
         if self.sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self.engine, "checkout", _refuse_closed)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -59,7 +66,7 @@ class Database:
             with self.write() as connection:
                 yield connection
         else:
-            with self._single.connect() as connection:
+            with self._connected(self._single) as connection:
                 yield connection
 
     @contextmanager
@@ -68,21 +75,37 @@ class Database:
         with self._transaction(writing=False) as connection:
             yield connection
 
+    def clock(self) -> float:
+        """Return the time, in seconds since the epoch."""
+        with self.read() as connection:
+            return float(connection.execute(sqlalchemy.select(self.now)).scalar_one())
+
     def close(self) -> None:
         """Close all connections that nobody uses."""
         self.engine.dispose()
+        self.watch.close()
 
     @contextmanager
     def _transaction(self, *, writing: bool) -> Iterator[Connection]:
-        with self.engine.connect() as connection:
+        with self._connected(self.engine) as connection:
             connection.info["writing"] = writing
             with connection.begin():
                 yield connection
 
+    @contextmanager
+    def _connected(self, engine: Engine) -> Iterator[Connection]:
+        with ExitStack() as stack:
+            connection = engine.connect()
+            if not self.sqlite:
+                driver: Any = connection.connection.dbapi_connection
+                stack.enter_context(self.watch.over(driver.fileno()))
+            stack.enter_context(connection)  # entered last, so that the watch goes on while it is given back
+            yield connection
+
 
 _ARGUMENTS: Final[Mapping[str, dict[str, Any]]] = {
     "sqlite": {"timeout": BUSY},
-    # A database that has vanished without a word is given up after so long, and does not hold what it has locked.
+    # A client that has vanished does not hold for long what it has locked; for a server that has, see `Watch`.
     "postgresql": {
         "connect_timeout": 10,
         "keepalives_idle": 10,
@@ -103,8 +126,9 @@ _CLOCK: Final = {
 def _prepare_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None  # transactions are begun below, and not by Python's module
     cursor = connection.cursor()
-    # A write-ahead log lets readers and one writer work at the same time; FULL loses nothing with the power.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    # A write-ahead log lets readers and one writer work at the same time; FULL loses nothing with the power.  What is
+    # deleted may have been secret.
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
@@ -112,3 +136,11 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     # A write that begins as a read could find at its first write that another one came first.
     connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.info.get("writing") else "BEGIN")
+
+
+def _refuse_closed(connection: Any, *_: object) -> None:
+    """Have another connection made where the server has closed one; costs nothing, unlike asking it."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        raise DisconnectionError("the server has closed the connection")

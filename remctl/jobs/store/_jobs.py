@@ -255,7 +255,7 @@ class Jobs:
         query = query.values(created_at=now, due_at=now + bindparam("delay"))
         query = query.on_conflict_do_nothing(index_elements=["guid"])
         made = connection.execute(query.returning(jobs.c.id, jobs.c.guid, jobs.c.created_at), rows)
-        return {str(row[1]): row for row in made.tuples()}
+        return {row.guid: row for row in made}
 
     def _known(self, connection: Connection, guids: list[str]) -> dict[str, Job]:
         if not guids:

@@ -1,0 +1,44 @@
+"""All that a script finds in its environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from remctl.jobs.scripts import Parameters
+from remctl.jobs.store import Claim, account_of
+
+PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+
+
+def environment(claim: Claim, password: str, work: Path, parameters: Parameters, url: str) -> dict[str, str]:
+    """Return the environment, and write the file of all parameters: those that are secret stand there alone.
+
+    Args:
+        claim: the job and its attempt.
+        password: which the attempt alone reports with.
+        work: where the script begins; the file is beside it.
+        parameters: of the script, as it is installed.
+        url: what the server is reached by.
+    """
+    job = claim.job
+    values = {**job.parameters, **claim.secrets}
+    file = work.parent / "parameters.json"
+    file.touch(mode=0o600)
+    file.write_text(parameters.as_json(values))
+    return {
+        "PATH": PATH,
+        "HOME": str(work),
+        "TMPDIR": str(work),
+        "LANG": "C.UTF-8",
+        "JOB_ID": str(job.id),
+        "JOB_GUID": job.guid,
+        "JOB_ATTEMPT": str(claim.number),
+        "JOB_SCRIPT": job.script,
+        "JOB_OWNER": job.owner,
+        "JOB_REPORT_URL": f"{url}/api/xmlrpc",
+        "JOB_ACCOUNT": account_of(claim.attempt),
+        "JOB_PASSWORD": password,
+        "JOB_PARAMETERS": str(file),
+        **parameters.as_environment(values),
+    }
