@@ -197,13 +197,22 @@ def working(*sites: Site) -> Iterator[Runner]:
 
 
 @contextmanager
-def process(site: Site, failpoint: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """Have a runner work in a process of its own, which is killed in the end."""
+def process(
+    site: Site, failpoint: str | None = None, *, clock: str | Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a runner work in a process of its own, which is killed in the end.
+
+    Its clock may be set by so much, as faketime writes it, or as a file says that may change.
+    """
     program = site.settings.folder / "program.py"
     program.write_text(PROGRAM)
     environment = {"PYTHONPATH": str(Path(remctl.__file__).parents[1]), "PATH": os.defpath}
     if failpoint is not None:
         environment[VARIABLE] = failpoint
+    if clock is not None:
+        (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
+        environment |= {"LD_PRELOAD": str(library), "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "1"}
+        environment["FAKETIME_TIMESTAMP_FILE" if isinstance(clock, Path) else "FAKETIME"] = str(clock)
     with site.log.open("ab") as log:
         started = subprocess.Popen(
             [sys.executable, program, site.file], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
