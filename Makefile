@@ -29,7 +29,7 @@ demo: $(DEV) ## show the main job against real servers on this machine
 	@$(BIN)/python -m remctl.testing.demo
 
 test: $(DEV) ## run all tests, in development mode, with warnings as errors
-	@tools/system-packages default-jre-headless groovy libnet-remctl-perl libnss-wrapper postgresql python3-pyremctl
+	@tools/system-packages chromium chromium-driver curl default-jre-headless faketime fonts-dejavu-core groovy libnet-remctl-perl libnss-wrapper postgresql python3-pyremctl
 	$(BIN)/python -X dev -W error -m pytest $(ARGS)
 
 test-memory: $(DEV) ## run the C part under valgrind

@@ -439,7 +439,7 @@ class TestSweep:
                 except StaleAttemptError:
                     stale.append(attempt)
 
-            in_threads(store.attempts.sweep, 2, end)
+            in_threads(store.attempts.sweep, 20, end)
             assert store.jobs.get(found.job.id).state is (JobState.FAILED if stale else JobState.SUCCESS)
             assert live(store) == 0
 

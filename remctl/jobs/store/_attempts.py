@@ -16,6 +16,7 @@ from remctl.jobs.store import _moving
 from remctl.jobs.store._claiming import Claiming, hashed
 from remctl.jobs.store._database import Database
 from remctl.jobs.store._records import (
+    ATTEMPT,
     AttemptRecord,
     Bid,
     Claim,
@@ -183,7 +184,7 @@ class Attempts:
         """Return the attempts that somebody has taken, and that have not ended."""
         mine = and_(attempts.c.runner_id == taker.id, attempts.c.ended_at.is_(None))
         with self._database.read() as connection:
-            return [attempt_of(row) for row in connection.execute(select(attempts).where(mine).order_by(attempts.c.id))]
+            return [attempt_of(row) for row in connection.execute(select(*ATTEMPT).where(mine).order_by(attempts.c.id))]
 
     def live_folders(self) -> set[str]:
         """Return the names of the folders of all attempts that have not ended."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     Connection,
@@ -26,12 +26,12 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.sql.elements import ColumnElement
 
-from remctl.jobs.states import JobState
 from remctl.jobs.store._database import Database
 from remctl.jobs.store._records import Bid, Claim, Taker, claim_of, whole_jobs
-from remctl.jobs.store._schema import attempts, jobs, scripts
+from remctl.jobs.store._schema import PENDING, attempts, jobs, scripts
 
 
 class Claiming:
@@ -40,7 +40,10 @@ class Claiming:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._due = {limited: _due(database.now, per_owner=limited) for limited in (False, True)}
-        self._at_once_query = _at_once(self._due[False], database.now)
+        self._insert = _insert(database.now)
+        # Written out once: SQLAlchemy would take half of the time to see that it has done so already.
+        compiled = _at_once(self._due[False], database.now).compile(dialect=database.engine.dialect)
+        self._at_once = (str(compiled), compiled.params)
 
     def at_once(self, taker: Taker, bids: Sequence[Bid], lease: float) -> tuple[list[Claim], bool]:
         """Take jobs in one statement; return them, and whether there are others, which have limits."""
@@ -53,7 +56,8 @@ class Claiming:
             "lease": lease,
         }
         with self._database.single() as connection:
-            rows = connection.execute(self._at_once_query, values).all()
+            sql, constants = self._at_once
+            rows = connection.exec_driver_sql(sql, {**constants, **values}).all()
         found = [_claim(row, row.made, row.claim) for row in rows if row.made is not None]
         return found, len(found) < len(rows)
 
@@ -92,23 +96,16 @@ class Claiming:
     ) -> list[Claim]:
         if not chosen:
             return []
-        now = self._database.now
+        given = {"taker": taker.name, "taker_id": taker.id, "lease": lease}
         made = connection.execute(
-            insert(attempts)
-            .values(claimed_at=now, lease_until=now + lease, runner=taker.name, runner_id=taker.id, late_reports=0)
-            .returning(attempts.c.id, attempts.c.job_id),
+            self._insert,
             [
-                {"job_id": row.id, "number": row.attempts + 1, "claim": bid.key, "password": hashed(bid.password)}
+                {"job": row.id, "of": row.attempts + 1, "key": bid.key, "secret": hashed(bid.password), **given}
                 for row, bid in chosen
             ],
         )
         ids = {row.job_id: row.id for row in made}
-        connection.execute(
-            update(jobs)
-            .where(jobs.c.id == bindparam("job"))
-            .values(attempt_id=bindparam("made"), attempts=jobs.c.attempts + 1),
-            [{"job": job, "made": attempt} for job, attempt in ids.items()],
-        )
+        connection.execute(_UPDATE, [{"job": job, "made": attempt} for job, attempt in ids.items()])
         return [_claim(row, ids[row.id], bid.key) for row, bid in chosen]
 
 
@@ -137,7 +134,7 @@ def _due(now: ColumnElement[float], *, per_owner: bool) -> Select[Any]:
         .having(func.count() >= theirs.c.concurrency)
     )
     query = whole_jobs().where(
-        jobs.c.state == JobState.PENDING,
+        PENDING,
         jobs.c.attempt_id.is_(None),
         jobs.c.due_at <= now,
         jobs.c.robot_id.is_(None),
@@ -149,6 +146,30 @@ def _due(now: ColumnElement[float], *, per_owner: bool) -> Select[Any]:
         busy = select(others.c.owner).where(others.c.attempt_id.is_not(None)).group_by(others.c.owner)
         query = query.where(jobs.c.owner.not_in(busy.having(func.count() >= bindparam("per_owner"))))
     return query.order_by(jobs.c.rank, jobs.c.id).limit(bindparam("count")).with_for_update(skip_locked=True, of=jobs)
+
+
+def _insert(now: ColumnElement[float]) -> ReturningInsert[Any]:
+    """A new attempt."""
+    return (
+        insert(attempts)
+        .values(
+            job_id=bindparam("job"),
+            number=bindparam("of"),
+            claim=bindparam("key"),
+            password=bindparam("secret"),
+            runner=bindparam("taker"),
+            runner_id=bindparam("taker_id"),
+            claimed_at=now,
+            lease_until=now + bindparam("lease"),
+            late_reports=0,
+        )
+        .returning(attempts.c.id, attempts.c.job_id)
+    )
+
+
+_UPDATE: Final = (
+    update(jobs).where(jobs.c.id == bindparam("job")).values(attempt_id=bindparam("made"), attempts=jobs.c.attempts + 1)
+)
 
 
 def _at_once(due: Select[Any], now: ColumnElement[float]) -> Select[Any]:

@@ -112,7 +112,9 @@ _ARGUMENTS: Final[Mapping[str, dict[str, Any]]] = {
         "keepalives_interval": 5,
         "keepalives_count": 3,
         "tcp_user_timeout": 20_000,
-        "options": "-c lock_timeout=30s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s",
+        "options": "-c lock_timeout=30s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
+        # To plan the taking of a job takes as long as to take it.
+        " -c plan_cache_mode=force_generic_plan",
     },
 }
 

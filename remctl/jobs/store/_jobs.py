@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Row, delete, func, select
 
 from remctl._arguments import check_text
 from remctl.jobs.states import FINAL, JobState, Move, Reason, moved
 from remctl.jobs.store import _moving
 from remctl.jobs.store._database import Database
 from remctl.jobs.store._records import (
+    ATTEMPT,
     AttemptRecord,
     Event,
     Job,
@@ -24,12 +25,41 @@ from remctl.jobs.store._records import (
     job_of,
     whole_jobs,
 )
-from remctl.jobs.store._schema import attempts, events, jobs, scripts
+from remctl.jobs.store._schema import PENDING, attempts, events, jobs, scripts
 
 PRIORITIES: Final = (-100, 100)
 
 BATCH: Final = 500
 """Jobs that are written, or deleted, in one statement."""
+
+INSERT: Final = """
+WITH wanted AS ({wanted})
+INSERT INTO jobs (
+    guid, script_id, sha256, parameters, secrets, owner, robot_id, pool, rank, state, attempts, losses,
+    created_at, due_at
+)
+SELECT
+    guid, scripts.id, sha256, wanted.parameters, secrets, owner, robot_id, pool, rank, state, 0, 0, {now}, {now} + delay
+FROM wanted JOIN scripts ON name = script
+WHERE NOT EXISTS (SELECT 1 FROM wanted LEFT JOIN scripts ON name = script WHERE enabled IS NOT TRUE)
+ON CONFLICT (guid) DO NOTHING
+RETURNING id, guid, created_at
+"""
+"""Jobs in one statement, however many there are: all of them, or none where a script is not there."""
+
+FIELDS: Final = {
+    "guid": "text",
+    "script": "text",
+    "parameters": "json",
+    "secrets": "json",
+    "owner": "text",
+    "robot_id": "bigint",
+    "pool": "text",
+    "rank": "integer",
+    "delay": "float8",
+    "state": "integer",
+}
+"""What it is given of each job, in JSON, and PostgreSQL's types for it."""
 
 
 class Jobs:
@@ -37,6 +67,7 @@ class Jobs:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._insert_sql = INSERT.format(wanted=_wanted(database), now=database.now)
 
     def submit(self, script: str, parameters: Mapping[str, Any], owner: str, **options: Any) -> Job:
         """Make a job that waits to be taken; the options are those of `Order`.
@@ -63,8 +94,7 @@ class Jobs:
         if not wanted:
             return []
         with self._database.single() as connection:
-            chosen = self._chosen(connection, {order.script for order in orders})
-            made = self._insert(connection, [_row(guid, order, chosen[order.script]) for guid, order in wanted])
+            made = self._insert(connection, wanted)
             known = self._known(connection, [guid for guid, _ in wanted if guid not in made])
         return [_made(order, made[guid]) if guid in made else _same(order, known[guid]) for guid, order in wanted]
 
@@ -118,7 +148,7 @@ class Jobs:
         """
         with self._database.read() as connection:
             found = _moving.read(connection, job)
-            query = select(attempts).where(attempts.c.job_id == found.id).order_by(attempts.c.number)
+            query = select(*ATTEMPT).where(attempts.c.job_id == found.id).order_by(attempts.c.number)
             return [attempt_of(row) for row in connection.execute(query)]
 
     def events(self, job: int | str) -> list[Event]:
@@ -199,7 +229,7 @@ class Jobs:
 
     def waiting(self) -> float:
         """Return for how many seconds the oldest job that is due has been waiting; 0 if there is none."""
-        pending = (jobs.c.state == JobState.PENDING, jobs.c.attempt_id.is_(None), jobs.c.due_at <= self._database.now)
+        pending = (PENDING, jobs.c.attempt_id.is_(None), jobs.c.due_at <= self._database.now)
         query = select(self._database.now - func.min(jobs.c.due_at)).where(*pending)
         with self._database.read() as connection:
             return max(0.0, connection.scalar(query) or 0.0)
@@ -239,23 +269,23 @@ class Jobs:
 
     # What submitting is made of
 
-    def _chosen(self, connection: Connection, names: set[str]) -> dict[str, Any]:
-        columns = select(scripts.c.id, scripts.c.name, scripts.c.sha256, scripts.c.enabled)
-        found = {row.name: row for row in connection.execute(columns.where(scripts.c.name.in_(names)))}
-        for name in sorted(names):
-            if name not in found:
-                raise StoreError(f"there is no script {name!r}")
-            if not found[name].enabled:
-                raise StoreError(f"the script {name!r} is turned off")
-        return found
+    def _insert(self, connection: Connection, wanted: Sequence[tuple[str, Order]]) -> dict[str, Any]:
+        """Write down those whose GUIDs nobody knows; return their rows by GUID."""
+        given = {"wanted": json.dumps([_fields(*each) for each in wanted])}
+        made = {row.guid: row for row in connection.exec_driver_sql(self._insert_sql, given)}
+        if not made:
+            self._check(connection, {order.script for _, order in wanted})
+        return made
 
-    def _insert(self, connection: Connection, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        now = self._database.now
-        query = (sqlite if self._database.sqlite else postgresql).insert(jobs)
-        query = query.values(created_at=now, due_at=now + bindparam("delay"))
-        query = query.on_conflict_do_nothing(index_elements=["guid"])
-        made = connection.execute(query.returning(jobs.c.id, jobs.c.guid, jobs.c.created_at), rows)
-        return {row.guid: row for row in made}
+    def _check(self, connection: Connection, names: set[str]) -> None:
+        """Find out whether a script is not there, which is one reason to write down no job."""
+        query = select(scripts.c.name, scripts.c.enabled).where(scripts.c.name.in_(names))
+        enabled = {row.name: row.enabled for row in connection.execute(query)}
+        for name in sorted(names):
+            if name not in enabled:
+                raise StoreError(f"there is no script {name!r}")
+            if not enabled[name]:
+                raise StoreError(f"the script {name!r} is turned off")
 
     def _known(self, connection: Connection, guids: list[str]) -> dict[str, Job]:
         if not guids:
@@ -273,21 +303,27 @@ def _checked(order: Order) -> tuple[str, Order]:
     return order.guid or str(uuid.uuid4()), order
 
 
-def _row(guid: str, order: Order, script: Row[Any]) -> dict[str, Any]:
+def _wanted(database: Database) -> str:
+    """How a database reads the JSON of the jobs that are wanted."""
+    if database.sqlite:
+        columns = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in FIELDS)
+        return f"SELECT {columns} FROM json_each(:wanted)"  # noqa: S608  # the columns are ours
+    columns = ", ".join(f"{name} {kind}" for name, kind in FIELDS.items())
+    return f"SELECT * FROM json_to_recordset(%(wanted)s::json) AS wanted ({columns})"  # noqa: S608
+
+
+def _fields(guid: str, order: Order) -> dict[str, Any]:
     return {
         "guid": guid,
-        "script_id": script.id,
-        "sha256": script.sha256,
+        "script": order.script,
         "parameters": dict(order.parameters),
         "secrets": dict(order.secrets) if order.secrets else None,
         "owner": order.owner,
         "robot_id": order.robot,
         "pool": order.pool,
         "rank": -order.priority,
-        "state": moved(JobState.CREATED, Move.QUEUE),
         "delay": order.delay,
-        "attempts": 0,
-        "losses": 0,
+        "state": moved(JobState.CREATED, Move.QUEUE),
     }
 
 

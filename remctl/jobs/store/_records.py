@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Row, Select, select
 
@@ -11,7 +11,7 @@ from remctl.acl import Acl
 from remctl.exceptions import RemctlError
 from remctl.jobs.scripts import Language, Parameters
 from remctl.jobs.states import JobState, Move, Reason
-from remctl.jobs.store._schema import jobs, scripts
+from remctl.jobs.store._schema import attempts, jobs, scripts
 
 
 class StoreError(RemctlError):
@@ -215,6 +215,10 @@ def claim_of(row: Row[Any], *, attempt: int, key: str, number: int) -> Claim:
     folder = folder_of(row.id, number, key)
     language = Language(row.language)
     return Claim(key, job, attempt, number, folder, language, row.sha256, row.run_time, row.secrets or {})
+
+
+ATTEMPT: Final = [column for column in attempts.c if column.name not in ("stdout_tail", "stderr_tail")]
+"""What `attempt_of` reads, without what may be large."""
 
 
 def attempt_of(row: Row[Any]) -> AttemptRecord:

@@ -167,6 +167,10 @@ attempts: Final = Table(
     _partial("ix_attempts_lease", "lease_until", where="ended_at IS NULL"),
 )
 
+PENDING: Final = text("jobs.state = 1")
+"""As a text and not as a parameter: PostgreSQL plans a statement once for all parameters, and has to see that the index
+of jobs that are due is good for it."""
+
 events: Final = Table(
     "events",
     metadata,
