@@ -13,6 +13,7 @@ SYSTEM = gcc libkrb5-dev libremctl-dev pkg-config python3-dev python3-venv \
 BUILT  = pyproject.toml setup.py $(wildcard src_c/*)
 BIN    = .venv/bin
 DEV    = .venv/.stamp-dev
+BENCH  = .venv/.stamp-bench
 DOCS   = .venv/.stamp-docs
 FUZZ   = .venv/.stamp-fuzz
 
@@ -46,9 +47,9 @@ lint: $(DEV) ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(DEV) build/limit ## measure against the stock binding, the C client and what C can reach
-	@tools/system-packages python3-pyremctl
-	@$(BIN)/python benchmarks/bench.py $(ARGS)
+bench: $(BENCH) build/limit ## measure against the stock binding, the C client, procrastinate and what C can reach
+	@tools/system-packages postgresql python3-pyremctl
+	@PYTHONPATH=tests $(BIN)/python benchmarks/bench.py $(ARGS)
 
 docs: $(DOCS) ## build the documentation in docs/_build/html
 	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
@@ -68,6 +69,10 @@ $(BIN)/python $(BIN)/pip &: | system
 
 $(DEV): $(BUILT) $(BIN)/python $(BIN)/pip | system
 	@tools/environment install dev
+	@touch $@
+
+$(BENCH): pyproject.toml $(DEV)
+	@tools/environment install bench
 	@touch $@
 
 $(FUZZ): pyproject.toml $(DEV)

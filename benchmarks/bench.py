@@ -15,6 +15,8 @@ against remctld, and for the works about servers
     remctld  the same against remctld
     backend  the blocking face against a coroutine function of a `Backend` in `remctl.aio.serve`
     thread   the same with a blocking function, which runs on a thread
+
+and the jobs of `remctl.jobs` (unattended.py).
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ import argparse
 import contextlib
 import datetime
 import json
-import math
 import os
 import platform
 import subprocess
@@ -35,6 +36,9 @@ from pathlib import Path
 from statistics import median
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+
+import unattended
+from goals import Goal
 
 import remctl
 from remctl.testing import Sandbox
@@ -122,7 +126,7 @@ GROWTHS: Final = {
     "sessions": ("1,000 sessions", 1_000, ("ours",)),
 }
 CROWDS: Final = ("many", "latency", "idle")
-NAMES: Final = (*WORKS, *GROWTHS, "import", "start", *CROWDS)
+NAMES: Final = (*WORKS, *GROWTHS, "import", "start", *CROWDS, *unattended.NAMES)
 
 STARTS: Final = {
     "empty": "",
@@ -161,32 +165,6 @@ HANDSHAKES: Final = 500
 """Handshakes at once, during which the event loop's latency is measured."""
 IDLE: Final = 5000
 """Idle sessions that our server holds at once."""
-
-
-class Goal(NamedTuple):
-    """A goal, and what was measured."""
-
-    title: str
-    value: float
-    bound: float
-    at_least: bool
-    unit: str
-
-    @property
-    def reached(self) -> bool:
-        """Whether it was reached; nothing is rounded."""
-        return self.value >= self.bound if self.at_least else self.value <= self.bound
-
-    def __str__(self) -> str:
-        toward_worse = math.floor if self.at_least else math.ceil
-        return "{:52} {:>9g} {:5} {} {:<6g} {}".format(
-            self.title,
-            toward_worse(self.value * 100) / 100,
-            self.unit,
-            ">=" if self.at_least else "<=",
-            self.bound,
-            "reached" if self.reached else "MISSED",
-        )
 
 
 class Bench:
@@ -455,8 +433,11 @@ def main() -> None:
             bench = Bench(box, options.quick, ours, ports)
             about = {**machine(), "quick": options.quick, "versions": bench.versions()}
             print(", ".join(f"{name}: {value}" for name, value in about.items()))
+            jobs = unattended.Unattended(box, options.quick)
             for name in names:
-                bench.run(name)
+                (jobs if name in unattended.NAMES else bench).run(name)
+            bench.results |= jobs.results
+            bench.goals += jobs.goals
     print()
     for goal in bench.goals:
         print(goal)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import sqlalchemy
 from sqlalchemy import Connection, Engine, create_engine, event, literal_column
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -43,14 +43,16 @@ class Database:
             raise ValueError(f"database is no URL that SQLAlchemy knows: {error}") from None
         self.now: ColumnElement[float] = literal_column(_CLOCK[kind])
         self.sqlite = kind == "sqlite"
-        self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        # With connections of its own, since it takes as long to prepare one for that as to take a job.
+        self._single = self.engine if self.sqlite else _single(parsed)
         self._writer = threading.Lock()
         self.watch = Watch()
         if self.sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
-            event.listen(self.engine, "checkout", _refuse_closed)
+            for engine in (self.engine, self._single):
+                event.listen(engine, "checkout", _refuse_closed)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -83,6 +85,7 @@ class Database:
     def close(self) -> None:
         """Close all connections that nobody uses."""
         self.engine.dispose()
+        self._single.dispose()
         self.watch.close()
 
     @contextmanager
@@ -123,6 +126,13 @@ _CLOCK: Final = {
     "postgresql": "extract(epoch from clock_timestamp())::float8",
 }
 """The time, in seconds since the epoch: that of the database, since the clocks of many runners are many."""
+
+
+def _single(url: URL) -> Engine:
+    """Reach PostgreSQL through connections that end each statement with a commit."""
+    return create_engine(
+        url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, connect_args=_ARGUMENTS["postgresql"]
+    )
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

@@ -1,0 +1,217 @@
+"""The jobs: how many can be submitted and claimed, with how much history, and how soon one begins.
+
+PostgreSQL is one of its own, with the settings of a new installation (fsync and all); procrastinate has the same one.
+Claimers are threads here and tasks there, all in one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import procrastinate
+from goals import Goal
+from jobs.postgres import Postgres
+from sqlalchemy import text
+
+from remctl.jobs.scripts import Language, Limits, Parameters, Script
+from remctl.jobs.store import Order, Store, Taker, new_bid, upgrade
+from remctl.testing import Sandbox
+
+NAMES: Final = ("jobs-throughput", "jobs-history")
+
+CLAIMERS: Final = 50
+SUBMITTERS: Final = 8
+OWNER: Final = "ada@EXAMPLE.ORG"
+
+FINISHED: Final = """
+INSERT INTO jobs (
+    guid, script_id, sha256, parameters, owner, rank, state, reason, created_at, due_at, started_at, ended_at, attempts,
+    losses, exit_status
+)
+SELECT 'old-' || n, 1, '', '{}', 'user' || (n % 100) || '@EXAMPLE.ORG', 0, 4, 'exit', n, n, n, n, 1, 0, 0 FROM
+"""
+SERIES: Final = {
+    "sqlite": "(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {count}) SELECT n FROM s)",
+    "postgresql": "generate_series(1, {count}) AS s(n)",
+}
+
+
+class Unattended:
+    """One run of these benchmarks.
+
+    Args:
+        box: the running sandbox.
+        quick: whether to do about a tenth of everything.
+    """
+
+    def __init__(self, box: Sandbox, quick: bool) -> None:
+        self._box = box
+        self._quick = quick
+        self.results: dict[str, Any] = {}
+        self.goals: list[Goal] = []
+
+    def run(self, name: str) -> None:
+        """Measure one of `NAMES`, print it, and add it to the results."""
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            postgres = stack.enter_context(Postgres())
+            number = iter(range(1000))
+            new = {"sqlite": lambda: f"sqlite:///{folder}/{next(number)}.db", "postgresql": postgres.new_database}
+            measure: dict[str, Callable[[dict[str, Callable[[], str]]], object]] = {
+                "jobs-throughput": self._throughput,
+                "jobs-history": self._history,
+            }
+            self.results[name] = measure[name](new)
+        sys.stdout.flush()
+
+    # Submitted and claimed
+
+    def _throughput(self, new: dict[str, Callable[[], str]]) -> dict[str, Any]:
+        count = 1_000 if self._quick else 10_000
+        rounds = 1 if self._quick else 3
+        found: dict[str, list[tuple[float, float]]] = {}
+        for _ in range(rounds):
+            for batch in (1, 10):
+                for kind in ("sqlite", "postgresql"):
+                    found.setdefault(f"{kind} {batch}", []).append(_ours(new[kind](), count, batch))
+                other = asyncio.run(_procrastinate(new["postgresql"](), count, batch))
+                found.setdefault(f"procrastinate {batch}", []).append(other)
+        print(
+            f"\nJobs submitted by {SUBMITTERS} and claimed by {CLAIMERS}: jobs/s, median of {rounds} rounds of {count}"
+            " (the number is that of jobs in a call; procrastinate claims one at a time)"
+        )
+        rates: dict[str, dict[str, float]] = {}
+        for who, times in found.items():
+            submit, claim = (median(column) for column in zip(*times, strict=True))
+            both = median(sum(each) for each in times)
+            rates[who] = {"submit": count / submit, "claim": count / claim, "both": count / both}
+            print(
+                "  {:17} submit {submit:8.0f}  claim {claim:8.0f}  submitted and claimed {both:8.0f}".format(
+                    who, **rates[who]
+                )
+            )
+        for batch in (1, 10):
+            ours, theirs = rates[f"postgresql {batch}"], rates[f"procrastinate {batch}"]
+            for kind, goal in (("sqlite", 500), ("postgresql", 1000)):
+                title = f"submitted and claimed, {batch} in a call, {kind}"
+                self.goals.append(Goal(title, rates[f"{kind} {batch}"]["both"], goal, True, "/s"))
+            for what in ("submit", "claim"):
+                title = f"{what}, {batch} in a call, ours / procrastinate"
+                self.goals.append(Goal(title, ours[what] / theirs[what], 1.0, True, "x"))
+        return {"rates": rates, "seconds": found}
+
+    # With history
+
+    def _history(self, new: dict[str, Callable[[], str]]) -> dict[str, Any]:
+        count = 100_000 if self._quick else 1_000_000
+        claims = 100 if self._quick else 400
+        print(f"\nA claim with {count} finished jobs in the table, against none: median of {claims}")
+        found: dict[str, Any] = {}
+        for kind in ("sqlite", "postgresql"):
+            empty, full = _store(new[kind]()), _store(new[kind]())
+            _fill(full, kind, count)
+            times: dict[str, list[float]] = {"empty": [], "full": []}
+            for _ in range(claims):
+                for name, store in (("empty", empty), ("full", full)):
+                    store.jobs.submit("bench", {}, OWNER)
+                    begin = time.perf_counter()
+                    assert store.attempts.claim(Taker("bench", "bench"), [new_bid()], 60)
+                    times[name].append(time.perf_counter() - begin)
+            ratio = median(times["full"]) / median(times["empty"])
+            print(
+                f"  {kind:10} {median(times['empty']) * 1e3:.2f} ms, with history {median(times['full']) * 1e3:.2f} ms:"
+                f" {ratio:.2f} times as long"
+            )
+            self.goals.append(Goal(f"claim with {count} finished jobs, {kind}", ratio, 2, False, "x"))
+            found[kind] = {"empty": times["empty"], "full": times["full"], "ratio": ratio}
+            empty.close()
+            full.close()
+        return found
+
+
+def _ours(url: str, count: int, batch: int) -> tuple[float, float]:
+    """Return the seconds for submitting and for claiming."""
+    store = _store(url)
+
+    def submit() -> None:
+        for _ in range(count // SUBMITTERS // batch):
+            store.jobs.submit_all([Order("bench", {}, OWNER)] * batch)
+
+    claimed: list[int] = []
+
+    def claim() -> None:
+        me = Taker(threading.current_thread().name, threading.current_thread().name)
+        while found := store.attempts.claim(me, [new_bid() for _ in range(batch)], 600):
+            claimed.extend(each.job.id for each in found)
+
+    times = _seconds(submit, SUBMITTERS), _seconds(claim, CLAIMERS)
+    assert len(claimed) == len(set(claimed)) == count // SUBMITTERS // batch * batch * SUBMITTERS
+    store.close()
+    return times
+
+
+async def _procrastinate(url: str, count: int, batch: int) -> tuple[float, float]:
+    """Return the same for procrastinate, with a pool of as many connections."""
+    conninfo = url.replace("postgresql+psycopg", "postgresql")
+    app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=conninfo, min_size=15, max_size=15))
+
+    @app.task(name="bench")
+    async def task() -> None:
+        pass
+
+    async def submit() -> None:
+        for _ in range(count // SUBMITTERS // batch):
+            if batch == 1:
+                await task.defer_async()
+            else:
+                await task.batch_defer_async(*({} for _ in range(batch)))
+
+    claimed: list[int] = []
+
+    async def claim() -> None:
+        worker = await app.job_manager.register_worker()
+        while job := await app.job_manager.fetch_job(queues=None, worker_id=worker):
+            claimed.append(job.id or 0)
+
+    async with app.open_async():
+        await app.schema_manager.apply_schema_async()
+        times = []
+        for work, workers in ((submit, SUBMITTERS), (claim, CLAIMERS)):
+            begin = time.perf_counter()
+            await asyncio.gather(*(work() for _ in range(workers)))
+            times.append(time.perf_counter() - begin)
+    assert len(claimed) == len(set(claimed)) == count // SUBMITTERS // batch * batch * SUBMITTERS
+    return times[0], times[1]
+
+
+def _seconds(work: Callable[[], None], count: int) -> float:
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    begin = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - begin
+
+
+def _store(url: str) -> Store:
+    store = Store(url)
+    upgrade(store.database)
+    store.scripts.install(Script("bench", Language.BASH, "Nothing.", b"", "0" * 64, Parameters({}), Limits()), "bench")
+    return store
+
+
+def _fill(store: Store, kind: str, count: int) -> None:
+    with store.database.write() as connection:
+        connection.execute(text(FINISHED + SERIES[kind].format(count=count)))
+    with store.database.single() as connection:
+        connection.exec_driver_sql("ANALYZE")
