@@ -12,7 +12,7 @@ import pytest
 from jobs.attempts import lives
 from jobs.runners import ADA, DEAF, ROOT, WAIT, MakeSite, Site, halted, killed, process, working
 from remctl.jobs.runner import Runner, RunnerError
-from remctl.jobs.runner._runner import TAIL
+from remctl.jobs.runner._output import TAIL
 from remctl.jobs.scripts import _languages, read_script
 from remctl.jobs.states import JobState, Move, Reason
 from remctl.jobs.store import account_of

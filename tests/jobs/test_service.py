@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from jobs.runners import WAIT, Site, until, working
+from jobs.postgres import Postgres
+from jobs.runners import WAIT, MakeSite, Site, until, working
 from remctl.jobs.attempt import Piece
 from remctl.jobs.scripts import ScriptError
 from remctl.jobs.service import DeniedError, Desk, Role, Service
@@ -118,7 +119,7 @@ class TestSubmit:
         assert ada.submit("work", {}, priority=-1).priority == -1
         assert service.desk(ADMINISTRATOR).submit("work", {}, priority=1).priority == 1
 
-    def test_wakes_the_runner(self, ada: Desk, make: Callable[..., Site]) -> None:
+    def test_wakes_the_runner(self, ada: Desk, make: MakeSite) -> None:
         site = make("slow", poll=3600)
         site.install("true")
         with working(site):
@@ -196,7 +197,7 @@ class TestOutput:
     def test_is_what_the_store_keeps_where_the_folder_is_elsewhere(
         self, ada: Desk, site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr("remctl.jobs.runner._runner.TAIL", 5)
+        monkeypatch.setattr("remctl.jobs.runner._output.TAIL", 5)
         site.install("printf 0123456789")
         with working(site):
             job = ada.submit("work", {}).id
@@ -208,6 +209,19 @@ class TestOutput:
         assert ada.read(job, "stdout", 7, limit=2) == Piece(7, b"78", 10)
         assert ada.read(job, "stdout", 10) == Piece(10, b"", 10)
         (tmp_path / "elsewhere").rename(site.settings.attempts / "back")
+
+    def test_comes_from_another_machine_with_the_signs_of_life(self, make: MakeSite, postgres: Postgres) -> None:
+        url = postgres.new_database()
+        there, here = make("there", url, lease=2), make("here", url)
+        script = there.install(f"echo one; {WAIT}; echo two")
+        here.share(script)
+        with working(there):
+            ada = Service(here.settings, here.store).desk(ADA)
+            job = ada.submit("work", {}).id
+            until(lambda: ada.output(job).stdout == b"one\n")
+            there.open()
+            there.over(job)
+        assert ada.output(job) == Output(b"one\ntwo\n", b"", 8, 0)
 
     def test_that_is_damaged_is_told_and_what_the_store_keeps_is_given(
         self, ada: Desk, site: Site, caplog: pytest.LogCaptureFixture

@@ -29,14 +29,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 
 from remctl.exceptions import RemctlError
-from remctl.jobs.attempt import Attempt, DamagedEndingError, Ending, Limits, boot_id, is_kept, read_ending, read_output
+from remctl.jobs.attempt import Attempt, DamagedEndingError, Ending, Limits, boot_id, is_kept, read_ending
 from remctl.jobs.runner._cleaning import keep_house
 from remctl.jobs.runner._environment import environment
+from remctl.jobs.runner._output import last_output, sizes
 from remctl.jobs.runner._wake import listen
 from remctl.jobs.runner.failpoints import reached
 from remctl.jobs.scripts import AD_HOC, verify
@@ -46,7 +47,6 @@ from remctl.jobs.store import (
     Bid,
     Claim,
     Ended,
-    Output,
     StaleAttemptError,
     Store,
     StoreError,
@@ -55,9 +55,6 @@ from remctl.jobs.store import (
 )
 
 logger = logging.getLogger(__name__)
-
-TAIL: Final = 64 * 1024
-"""Bytes of each stream that go into the store; more of them is on disk."""
 
 DRAIN: Final = 2.0
 """Seconds that processes which a script leaves behind may go on writing."""
@@ -100,6 +97,7 @@ class Runner:
         self._unwritten: dict[int, Ended | None] = {}  # ends that the store does not know yet; None: it never began
         self._held: set[int] = set()  # those of which the store may not know whether they begin
         self._asked: list[Bid] = []  # those that have no answer yet
+        self._shown: dict[int, tuple[int, int]] = {}  # how much of its output the store has
         self._fenced: set[int] = set()  # those that were killed because the store was away for too long
         self._selector = selectors.DefaultSelector()
         self._awake, self._wake = socket.socketpair()
@@ -285,6 +283,7 @@ class Runner:
         reached("before_finish")
         self._unwritten[number] = None if number in self._held else self._ended_as(number, attempt.folder, ending)
         self._held.discard(number)
+        self._shown.pop(number, None)
         self._write_ends()
 
     def _write_ends(self) -> None:
@@ -322,12 +321,7 @@ class Runner:
             ending.status,
             ending.signal,
             ending.error,
-            Output(
-                _tail(folder, "stdout", ending.stdout.size),
-                _tail(folder, "stderr", ending.stderr.size),
-                ending.stdout.size,
-                ending.stderr.size,
-            ),
+            last_output(folder, ending.stdout.size, ending.stderr.size),
         )
 
     # Signs of life
@@ -341,11 +335,25 @@ class Runner:
                 states = self._store.attempts.beat([*self._live, *self._unwritten], lease)
                 for number, state in states.items():
                     self._obey(number, state)
+                if not self._store.database.sqlite:  # with that, all are on one machine and read the folders
+                    self._show_output()
                 self._heard = asked  # the lease is counted from then on, at the earliest
                 if clock.goes_on(self._store.database.clock()):
                     self._store.attempts.sweep()
             except DBAPIError as error:
                 self._complain("no sign of life could be given", error)
+
+    def _show_output(self) -> None:
+        """Have others see what scripts have written so far, on machines too that do not have the folders."""
+        for number, attempt in list(self._live.items()):
+            try:
+                now = sizes(attempt.folder)
+            except (OSError, RemctlError) as error:
+                self._complain(f"the output of attempt {number} cannot be read", error)
+                continue
+            if now != self._shown.get(number, (0, 0)):
+                self._store.attempts.show(number, last_output(attempt.folder, *now))
+                self._shown[number] = now
 
     def _guard(self) -> None:
         """Kill what runs before somebody else may take it; on a thread that never waits for the store."""
@@ -429,12 +437,3 @@ def _identity(folder: Path) -> str:
     made = str(uuid.uuid4())
     file.write_text(f"{made}\n")
     return made
-
-
-def _tail(folder: Path, stream: Any, size: int) -> bytes:
-    try:
-        piece = read_output(folder, stream, max(0, size - TAIL), TAIL)
-    except (OSError, RemctlError) as error:
-        logger.warning("the output in %s cannot be read: %s", folder, error)
-        return b""
-    return piece.data if piece else b""

@@ -22,6 +22,7 @@ from remctl.jobs.store._records import (
     Claim,
     Ended,
     Job,
+    Output,
     StaleAttemptError,
     StoreError,
     Taker,
@@ -116,6 +117,12 @@ class Attempts:
             rows = connection.execute(select(attempts.c.id, jobs.c.state).join(jobs).where(mine))
             answer.update({row.id: JobState(row.state) for row in rows})
         return answer
+
+    def show(self, attempt: int, output: Output) -> None:
+        """Keep what the script of an attempt has written so far; of one that has ended, nothing is changed."""
+        mine = and_(attempts.c.id == attempt, attempts.c.ended_at.is_(None))
+        with self._database.write() as connection:
+            connection.execute(update(attempts).where(mine).values(_output(output)))
 
     def allowed(self, account: str, password: str) -> int | None:
         """Return the attempt whose account this is, if it is its password; None if it is not."""
@@ -227,10 +234,7 @@ class Attempts:
                 detail=ended.detail,
                 exit_status=ended.exit_status,
                 signal=ended.signal,
-                stdout_size=ended.output.stdout_size,
-                stderr_size=ended.output.stderr_size,
-                stdout_tail=ended.output.stdout,
-                stderr_tail=ended.output.stderr,
+                **_output(ended.output),
             )
         )
         move, reason = outcome(ended.reason, ended.exit_status, row.reported_success)
@@ -288,6 +292,15 @@ def account_of(attempt: int) -> str:
 def new_bid() -> Bid:
     """Return a bid that nobody has made before."""
     return Bid(secrets.token_hex(16), secrets.token_urlsafe(24))
+
+
+def _output(output: Output) -> dict[str, Any]:
+    return {
+        "stdout_size": output.stdout_size,
+        "stderr_size": output.stderr_size,
+        "stdout_tail": output.stdout,
+        "stderr_tail": output.stderr,
+    }
 
 
 def _lost(row: Row[Any], state: JobState) -> Ended:
