@@ -19,7 +19,7 @@ FUZZ   = .venv/.stamp-fuzz
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup demo test test-memory fuzz lint bench docs clean system
+.PHONY: help setup demo demo-jobs test test-memory fuzz lint bench docs clean system
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -29,8 +29,12 @@ setup: $(DEV) ## install what is missing: system packages, the virtual environme
 demo: $(DEV) ## show the main job against real servers on this machine
 	@$(BIN)/python -m remctl.testing.demo
 
+demo-jobs: $(DEV) ## show unattended jobs from an empty folder to a report, on this machine
+	@$(BIN)/python -m remctl.jobs.demo
+
 test: $(DEV) ## run all tests, in development mode, with warnings as errors
-	@tools/system-packages chromium chromium-driver curl default-jre-headless faketime fonts-dejavu-core groovy libnet-remctl-perl libnss-wrapper postgresql python3-pyremctl
+	@tools/system-packages chromium chromium-driver curl default-jre-headless faketime fonts-dejavu-core groovy libnet-remctl-perl \
+	    libnss-wrapper openssl postgresql python3-pyremctl
 	$(BIN)/python -X dev -W error -m pytest $(ARGS)
 
 test-memory: $(DEV) ## run the C part under valgrind

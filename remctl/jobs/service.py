@@ -151,7 +151,7 @@ class Desk:
         order = Order(script, values, self.principal, secrets, priority=priority, delay=delay, guid=guid)
         (job,) = self._store.jobs.submit_all([order])
         wake(self._settings.folder)
-        logger.info("job %d: %s wants %s", job.id, self.principal, script)
+        logger.info("job %d: %s wants %s", job.id, self.principal, script, extra={"job": job.id, "script": script})
         return job
 
     def job(self, job: int | str) -> Job:

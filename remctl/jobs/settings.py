@@ -7,7 +7,7 @@ import re
 import socket
 import tomllib
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -16,8 +16,6 @@ from sqlalchemy.exc import ArgumentError
 
 from remctl.acl import Acl
 from remctl.exceptions import RemctlError
-
-FILE: Final = "jobs.toml"
 
 Seconds = Annotated[float, Meta(ge=0.1, le=86400)]
 Count = Annotated[int, Meta(ge=1, le=10000)]
@@ -66,7 +64,7 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: str = "127.0.0.1"
     """The address or host name; an empty one is all addresses."""
     port: Port = 8437
-    """0 takes a free one."""
+    """0 takes a free one, which scripts do not find out: they cannot report then, unless there is a `url`."""
     url: str | None = None
     """What others reach it by; by default made of the address and the port."""
     certificate: str | None = None
@@ -155,7 +153,8 @@ class Settings(NamedTuple):
         server = self.server
         if server.url is not None:
             return server.url.rstrip("/")
-        host = f"[{server.listen}]" if ":" in server.listen else server.listen or socket.getfqdn()
+        everywhere = server.listen in ("", "0.0.0.0", "::")  # noqa: S104  # it is asked, and not bound
+        host = socket.getfqdn() if everywhere else f"[{server.listen}]" if ":" in server.listen else server.listen
         return f"{'https' if server.certificate else 'http'}://{host}:{server.port}"
 
     def path(self, name: str) -> Path:

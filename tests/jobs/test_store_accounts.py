@@ -42,6 +42,10 @@ class TestAccounts:
             store.accounts.set_password("externalscript", password)
         assert store.accounts.all() == {}
 
+    def test_are_not_named_as_those_of_attempts_are(self, store: Store) -> None:
+        with pytest.raises(ValueError, match="name must not begin as those of attempts do: 'attempt-1'"):
+            store.accounts.set_password("attempt-1", "correct horse battery")
+
     def test_are_not_stored_with_their_password(self, store: Store) -> None:
         store.accounts.set_password("externalscript", "correct horse battery")
         with store.database.read() as connection:

@@ -47,6 +47,7 @@ from remctl.jobs.store import (
     Bid,
     Claim,
     Ended,
+    Job,
     StaleAttemptError,
     Store,
     StoreError,
@@ -85,13 +86,15 @@ class Runner:
     Args:
         settings: the configuration.
         store: the job store, with a schema that is up to date.
+        ready: called when nothing more can keep it from working.
 
     `run` works until `drain` or `stop`, which any thread and signal handler may call.
     """
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: Settings, store: Store, ready: Callable[[], object] = lambda: None) -> None:
         self._settings = settings
         self._store = store
+        self._ready = ready
         self._taker = Taker(settings.runner.name, "")
         self._live: dict[int, Attempt] = {}
         self._unwritten: dict[int, Ended | None] = {}  # ends that the store does not know yet; None: it never began
@@ -108,6 +111,7 @@ class Runner:
         self._stopping = False
         self._heard = time.monotonic()  # of the store
         self._paused = -math.inf  # no jobs are taken before that
+        self._nudged = Event()
         self._ended = Event()
 
     def run(self) -> None:
@@ -122,6 +126,7 @@ class Runner:
                 self._recover()
                 self._selector.register(self._awake, selectors.EVENT_READ)
                 self._listen()
+                self._ready()
                 self._work()
         finally:
             self._selector.close()
@@ -142,6 +147,7 @@ class Runner:
                 self._turn()
         finally:
             self._ended.set()
+            self._nudged.set()
             for thread in threads:
                 thread.join()
             for attempt in self._live.values():
@@ -184,6 +190,7 @@ class Runner:
             if isinstance(key.fileobj, socket.socket):
                 with contextlib.suppress(BlockingIOError):
                     key.fileobj.recv(4096)
+                self._nudged.set()
             else:
                 self._finish(key.data)
 
@@ -221,7 +228,8 @@ class Runner:
                 self._unwritten[claim.attempt] = None
                 self._paused = time.monotonic() + PAUSE
             else:
-                logger.error("job %d cannot be started: %s", claim.job.id, error)  # noqa: TRY400  # it says all
+                text = "job %d cannot be started: %s"
+                logger.error(text, claim.job.id, error, extra=_fields(claim.job))  # noqa: TRY400  # it says all
                 self._unwritten[claim.attempt] = Ended(Reason.NOT_STARTED, detail=str(error))
             return
         reached("after_spawn")
@@ -246,7 +254,8 @@ class Runner:
             return
         attempt.release()
         job = claim.job
-        logger.info("job %d of %s has begun: attempt %d of %s", job.id, job.owner, claim.number, job.script)
+        text = "job %d of %s has begun: attempt %d of %s"
+        logger.info(text, job.id, job.owner, claim.number, job.script, extra=_fields(job))
 
     def _prepare(self, claim: Claim, password: str) -> Attempt:
         folder = self._settings.attempts / claim.folder
@@ -294,7 +303,7 @@ class Runner:
                     self._give_back(number)
                 else:
                     job = self._store.attempts.settle(number, ended)
-                    logger.info("job %d has ended: %s, %s", job.id, job.state.name, job.reason)
+                    logger.info("job %d has ended: %s, %s", job.id, job.state.name, job.reason, extra=_fields(job))
             except StaleAttemptError:
                 logger.warning("attempt %d had been taken for lost; how it has ended is not written down", number)
             except DBAPIError as error:
@@ -329,7 +338,10 @@ class Runner:
     def _beat_on(self) -> None:
         lease = self._settings.runner.lease
         clock = _Clock(lease)
-        while not self._ended.wait(lease / 4):
+        while not self._ended.is_set():
+            # Somebody may have asked for a job to end: here, which wakes the runner, or on another machine.
+            self._nudged.wait(min(lease / 4, self._settings.runner.poll))
+            self._nudged.clear()
             asked = time.monotonic()
             try:
                 states = self._store.attempts.beat([*self._live, *self._unwritten], lease)
@@ -437,3 +449,8 @@ def _identity(folder: Path) -> str:
     made = str(uuid.uuid4())
     file.write_text(f"{made}\n")
     return made
+
+
+def _fields(job: Job) -> dict[str, object]:
+    """What a log in JSON has beside the text."""
+    return {"job": job.id, "attempt": job.attempts, "script": job.script, "owner": job.owner}

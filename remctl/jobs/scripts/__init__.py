@@ -5,7 +5,7 @@ what it is for and which parameters it takes.  An installed script is a file tha
 runners run the bytes that `verify` returns, and not what may stand in the file a moment later.
 """
 
-from remctl.jobs.scripts._errors import ScriptError
+from remctl.jobs.scripts._errors import ScriptError, one_line
 from remctl.jobs.scripts._header import Limits, Retry
 from remctl.jobs.scripts._languages import Language
 from remctl.jobs.scripts._parameter import Parameter, Type, Value
@@ -26,6 +26,7 @@ __all__ = [
     "Value",
     "check_name",
     "install",
+    "one_line",
     "read_script",
     "verify",
 ]

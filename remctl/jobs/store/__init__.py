@@ -4,6 +4,7 @@ Stands on the moves of `states`.  All that is written for an attempt says which 
 has ended: a runner that was taken for dead and comes back changes nothing.
 """
 
+from remctl.jobs.store._accounts import EXTERNAL
 from remctl.jobs.store._attempts import account_of, new_bid
 from remctl.jobs.store._database import Database
 from remctl.jobs.store._records import (
@@ -29,6 +30,7 @@ __all__ = [
     "Bid",
     "Claim",
     "Database",
+    "EXTERNAL",
     "Ended",
     "Event",
     "InstalledScript",

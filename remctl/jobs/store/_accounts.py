@@ -35,6 +35,8 @@ class Accounts:
         """
         check_text("name", name)
         check_text("password", password)
+        if name.startswith("attempt-"):
+            raise ValueError(f"name must not begin as those of attempts do: {name!r}")
         if password == name:  # "externalscript" is what everybody would try first
             raise ValueError("password must not be the account's name")
         if len(password) < SHORTEST:

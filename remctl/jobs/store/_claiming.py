@@ -17,6 +17,7 @@ from sqlalchemy import (
     Row,
     Select,
     String,
+    and_,
     bindparam,
     cast,
     func,
@@ -39,7 +40,8 @@ class Claiming:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._due = {limited: _due(database.now, per_owner=limited) for limited in (False, True)}
+        self._due = {limited: _due(database.now, _FOR_RUNNERS, per_owner=limited) for limited in (False, True)}
+        self._due_for_robot = _due(database.now, _FOR_ROBOT, per_owner=False)
         self._insert = _insert(database.now)
         # Written out once: SQLAlchemy would take half of the time to see that it has done so already.
         compiled = _at_once(self._due[False], database.now).compile(dialect=database.engine.dialect)
@@ -68,6 +70,20 @@ class Claiming:
             picked = connection.execute(self._due[per_owner is not None], values).all()
             allowed = self._allowed(connection, picked, per_owner)
             return self._take(connection, list(zip(allowed, bids, strict=False)), taker, lease)
+
+    def is_due(self, connection: Connection, robot: int, pool: str | None) -> bool:
+        """Return whether there is a job for a robot, or for any of its pool."""
+        values = {"robot": robot, "pool": pool, "count": 1}
+        return connection.execute(self._due_for_robot.with_only_columns(jobs.c.id), values).first() is not None
+
+    def for_robot(
+        self, connection: Connection, robot: int, pool: str | None, taker: Taker, bid: Bid, lease: float
+    ) -> Claim | None:
+        """Take the next job of a robot, or of any of its pool."""
+        picked = connection.execute(self._due_for_robot, {"robot": robot, "pool": pool, "count": 1}).all()
+        allowed = self._allowed(connection, picked, None)
+        found = self._take(connection, [(row, bid) for row in allowed], taker, lease)
+        return found[0] if found else None
 
     def _allowed(self, connection: Connection, picked: Sequence[Row[Any]], per_owner: int | None) -> list[Row[Any]]:
         """Leave out what would go beyond a limit."""
@@ -123,7 +139,12 @@ def _lock(kind: str, which: object) -> int:
     return int.from_bytes(hashlib.sha256(f"{kind} {which}".encode()).digest()[:8], signed=True)
 
 
-def _due(now: ColumnElement[float], *, per_owner: bool) -> Select[Any]:
+_FOR_RUNNERS: Final = and_(jobs.c.robot_id.is_(None), jobs.c.pool.is_(None))
+
+_FOR_ROBOT: Final = or_(jobs.c.robot_id == bindparam("robot"), jobs.c.pool == bindparam("pool"))
+
+
+def _due(now: ColumnElement[float], whose: ColumnElement[bool], *, per_owner: bool) -> Select[Any]:
     """The next jobs that are due; held against others, where they do not wait for one another anyway."""
     others, theirs = jobs.alias(), scripts.alias()
     full = (
@@ -137,8 +158,7 @@ def _due(now: ColumnElement[float], *, per_owner: bool) -> Select[Any]:
         PENDING,
         jobs.c.attempt_id.is_(None),
         jobs.c.due_at <= now,
-        jobs.c.robot_id.is_(None),
-        jobs.c.pool.is_(None),
+        whose,
         scripts.c.enabled,
         or_(scripts.c.concurrency.is_(None), jobs.c.script_id.not_in(full)),
     )

@@ -93,11 +93,14 @@ robots: Final = Table(
     Column("name", String(255), nullable=False),
     Column("pool", String(64)),
     Column("machine_id", ForeignKey("machines.id")),
+    Column("mac", String(64)),
     Column("status", Integer, nullable=False),
     Column("licensed", Boolean, nullable=False),
     Column("enabled", Boolean, nullable=False),
     Column("seen_at", Double),
 )
+
+_DUE: Final = "state = 1 AND attempt_id IS NULL"
 
 jobs: Final = Table(
     "jobs",
@@ -125,7 +128,9 @@ jobs: Final = Table(
     Column("attempt_id", _ID),  # the one that has not ended
     Column("exit_status", Integer),
     Column("signal", Integer),
-    _partial("ix_jobs_due", "rank", "id", where="state = 1 AND attempt_id IS NULL"),
+    _partial("ix_jobs_due", "rank", "id", where=f"{_DUE} AND robot_id IS NULL AND pool IS NULL"),
+    _partial("ix_jobs_due_robot", "robot_id", "rank", "id", where=f"{_DUE} AND robot_id IS NOT NULL"),
+    _partial("ix_jobs_due_pool", "pool", "rank", "id", where=f"{_DUE} AND pool IS NOT NULL"),
     _partial("ix_jobs_taken", "script_id", where="attempt_id IS NOT NULL"),
     _partial("ix_jobs_open", "state", where="ended_at IS NULL"),
     _partial("ix_jobs_ended", "ended_at", where="ended_at IS NOT NULL"),

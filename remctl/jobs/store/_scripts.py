@@ -18,12 +18,13 @@ class Scripts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def install(self, script: Script, who: str) -> None:
-        """Write down a script, in the place of one that has its name; a new one is enabled.
+    def install(self, script: Script, who: str, *, enabled: bool = True) -> None:
+        """Write down a script, in the place of one that has its name.
 
         Args:
             script: the script; its file is installed by `scripts.install`.
             who: the administrator.
+            enabled: whether a new one is; one that is there already stays as it is.
         """
         values = {
             "language": script.language.value,
@@ -40,7 +41,7 @@ class Scripts:
         }
         with self._database.write() as connection:
             if not connection.execute(update(scripts).where(scripts.c.name == script.name).values(values)).rowcount:
-                connection.execute(insert(scripts).values(name=script.name, enabled=True, **values))
+                connection.execute(insert(scripts).values(name=script.name, enabled=enabled, **values))
 
     def remove(self, name: str) -> None:
         """Forget a script that no job refers to; one that has been run is turned off instead.

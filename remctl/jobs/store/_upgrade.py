@@ -6,11 +6,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import func, select
+from sqlalchemy import func, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from remctl.exceptions import RemctlError
@@ -34,8 +30,12 @@ def upgrade(database: Database) -> None:
     Raises:
         SchemaError: its schema is that of a later version of this package.
     """
+    from alembic import command  # here, since it takes long to load and is needed once
+    from alembic.config import Config
+
     _refuse_newer(database)
-    config = _config()
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     with _alembic, database.write() as connection:
         if not database.sqlite:
             connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
@@ -50,13 +50,13 @@ def check(database: Database) -> None:
         SchemaError: it is not.
     """
     _refuse_newer(database)
-    if _version(database) != _scripts().get_current_head():
+    if _version(database) != _revisions()[-1]:
         raise SchemaError("the database has an older schema, or none", hint="run: remctl-jobs upgrade")
 
 
 def _refuse_newer(database: Database) -> None:
     version = _version(database)
-    if version is not None and version not in {each.revision for each in _scripts().walk_revisions()}:
+    if version is not None and version not in _revisions():
         raise SchemaError(
             f"the database has the schema {version}, which is that of a later version", hint="upgrade remctl-cffi"
         )
@@ -65,16 +65,14 @@ def _refuse_newer(database: Database) -> None:
 def _version(database: Database) -> str | None:
     try:
         with database.read() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            if not inspect(connection).has_table("alembic_version"):
+                return None
+            found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+            return found
     except DBAPIError as error:
         raise SchemaError(f"the database cannot be used: {error.orig}") from error
 
 
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
-    return config
+def _revisions() -> list[str]:
+    """The revisions that there are, the latest one last: the files are named by them."""
+    return sorted(path.name.partition("_")[0] for path in (FOLDER / "versions").glob("[0-9]*.py"))

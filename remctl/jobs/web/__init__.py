@@ -5,5 +5,6 @@ speak it.
 """
 
 from remctl.jobs.web._application import application
+from remctl.jobs.web._serving import ServingError, serving
 
-__all__ = ["application"]
+__all__ = ["ServingError", "application", "serving"]

@@ -54,6 +54,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=255), nullable=False),
         sa.Column("pool", sa.String(length=64), nullable=True),
         sa.Column("machine_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("mac", sa.String(length=64), nullable=True),
         sa.Column("status", sa.Integer(), nullable=False),
         sa.Column("licensed", sa.Boolean(), nullable=False),
         sa.Column("enabled", sa.Boolean(), nullable=False),
@@ -97,8 +98,24 @@ def upgrade() -> None:
         "jobs",
         ["rank", "id"],
         unique=False,
-        sqlite_where=sa.text("state = 1 AND attempt_id IS NULL"),
-        postgresql_where=sa.text("state = 1 AND attempt_id IS NULL"),
+        sqlite_where=sa.text("state = 1 AND attempt_id IS NULL AND robot_id IS NULL AND pool IS NULL"),
+        postgresql_where=sa.text("state = 1 AND attempt_id IS NULL AND robot_id IS NULL AND pool IS NULL"),
+    )
+    op.create_index(
+        "ix_jobs_due_pool",
+        "jobs",
+        ["pool", "rank", "id"],
+        unique=False,
+        sqlite_where=sa.text("state = 1 AND attempt_id IS NULL AND pool IS NOT NULL"),
+        postgresql_where=sa.text("state = 1 AND attempt_id IS NULL AND pool IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_jobs_due_robot",
+        "jobs",
+        ["robot_id", "rank", "id"],
+        unique=False,
+        sqlite_where=sa.text("state = 1 AND attempt_id IS NULL AND robot_id IS NOT NULL"),
+        postgresql_where=sa.text("state = 1 AND attempt_id IS NULL AND robot_id IS NOT NULL"),
     )
     op.create_index(
         "ix_jobs_ended",
