@@ -68,6 +68,8 @@ MODULES = [
     "remctl.aio.server",
     "remctl.backend",
     "remctl.exceptions",
+    "remctl.jobs.aio",
+    "remctl.jobs.client",
     "remctl.protocol",
     "remctl.security",
     "remctl.session",

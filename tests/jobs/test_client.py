@@ -327,7 +327,7 @@ class TestWaiting:
     def test_goes_on_after_a_silence_that_is_too_long(
         self, site: Site, server: ServerThread, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(client, "SILENCE", 0.3)
+        monkeypatch.setattr("remctl.jobs.client._client.SILENCE", 0.3)
         monkeypatch.setattr(aio, "SILENCE", 0.3)
         site.install("true")
         with Relay(server.port) as relay, ThreadPoolExecutor() as pool:

@@ -16,10 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
-import remctl
 from jobs.attempts import LIMIT
 from jobs.cli.calling import Daemon, new_folder
 from jobs.runners import until
+from jobs.web.pages import http_keytab
 from remctl.jobs import daemons
 from remctl.jobs.cli import main
 from remctl.jobs.client import Client
@@ -89,10 +89,7 @@ class Place:
 @pytest.fixture(scope="module")
 def keytab(box: Sandbox) -> str:
     """Give a keytab with a key for HTTP."""
-    try:
-        return box.add_principal("HTTP/localhost").keytab
-    except remctl.RemctlError:  # another module has added it
-        return str(box.path / "HTTP_localhost.keytab")
+    return http_keytab(box)
 
 
 @pytest.fixture

@@ -70,9 +70,15 @@ class People(NamedTuple):
 
 
 @cache
+def http_keytab(box: Sandbox) -> str:
+    """Make the principal of a web server on this machine, once for each realm; return its keytab."""
+    return box.add_principal(f"HTTP/{HOST}").keytab
+
+
+@cache
 def people(box: Sandbox) -> People:
     """Make them, once for each realm."""
-    keytab = box.add_principal(f"HTTP/{HOST}").keytab
+    keytab = http_keytab(box)
     found = People(keytab, *(box.add_principal(f"page-{name}") for name in ("ada", "bob", "olga", "eve")))
     administer(box, "modprinc", "-expire", "yesterday", found.eve.name)
     for person in (found.ada, found.bob):
