@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import re
+import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -20,13 +24,15 @@ from typing import Any, Final
 import procrastinate
 from goals import Goal
 from jobs.postgres import Postgres
+from jobs.web.pages import opened
 from sqlalchemy import text
 
+from remctl.jobs.client import Client
 from remctl.jobs.scripts import Language, Limits, Parameters, Script
 from remctl.jobs.store import Order, Store, Taker, new_bid, upgrade
 from remctl.testing import Sandbox
 
-NAMES: Final = ("jobs-throughput", "jobs-history")
+NAMES: Final = ("jobs-throughput", "jobs-history", "jobs-latency", "jobs-page")
 
 CLAIMERS: Final = 50
 SUBMITTERS: Final = 8
@@ -69,6 +75,8 @@ class Unattended:
             measure: dict[str, Callable[[dict[str, Callable[[], str]]], object]] = {
                 "jobs-throughput": self._throughput,
                 "jobs-history": self._history,
+                "jobs-latency": self._latency,
+                "jobs-page": self._page,
             }
             self.results[name] = measure[name](new)
         sys.stdout.flush()
@@ -136,6 +144,76 @@ class Unattended:
             empty.close()
             full.close()
         return found
+
+    # From a submission to the script
+
+    def _latency(self, new: dict[str, Callable[[], str]]) -> dict[str, Any]:  # noqa: ARG002  # SQLite in a folder
+        count = 10 if self._quick else 50
+        with tempfile.TemporaryDirectory() as place, _daemons(self._box, Path(place)) as port:
+            times = []
+            with Client("127.0.0.1", port, self._box.principal) as client:
+                for _ in range(count):
+                    begin = time.time()
+                    job = client.submit("clock")
+                    client.wait(job.id)
+                    times.append(float(client.output(job.id).stdout) - begin)
+        print(
+            f"\nFrom a submission over remctl to the first line of the script: median of {count}"
+            f"\n  {median(times) * 1e3:.1f} ms ({min(times) * 1e3:.1f} to {max(times) * 1e3:.1f})"
+        )
+        self.goals.append(Goal("from submission to the script", median(times) * 1e3, 100, False, "ms"))
+        return {"seconds": times}
+
+    # The page
+
+    def _page(self, new: dict[str, Callable[[], str]]) -> dict[str, Any]:
+        count = 10_000 if self._quick else 100_000
+        rounds = 10 if self._quick else 50
+        print(f"\nThe page of the history, with {count} jobs: median of {rounds}")
+        found: dict[str, Any] = {}
+        for kind in ("sqlite", "postgresql"):
+            with tempfile.TemporaryDirectory() as place, opened(self._box, Path(place), new[kind]()) as pages:
+                pages.site.install("true", name="bench")
+                _fill(pages.site.store, kind, count)
+                with pages.client(pages.people.olga) as browser:
+                    for path in ("/jobs", f"/jobs?before={count // 2}", "/jobs?state=failed"):
+                        times = []
+                        for _ in range(rounds):
+                            begin = time.perf_counter()
+                            assert browser.get(path).status_code == 200
+                            times.append(time.perf_counter() - begin)
+                        found[f"{kind} {path}"] = times
+                        print(f"  {kind:10} {path:20} {median(times) * 1e3:.1f} ms")
+                        title = f"page {path} with {count} jobs, {kind}"
+                        self.goals.append(Goal(title, median(times) * 1e3, 200, False, "ms"))
+        return found
+
+
+@contextlib.contextmanager
+def _daemons(box: Sandbox, place: Path) -> Iterator[int]:
+    """Have `remctl-jobs up` work, with the script `clock`; gives the port of its remctl server."""
+    command = [sys.executable, "-m", "remctl.jobs.cli", "--config", str(place / "jobs" / "jobs.toml")]
+    subprocess.run([*command[:3], "init", str(place / "jobs")], check=True, stdout=subprocess.DEVNULL)
+    tables: dict[str, dict[str, object]] = {
+        "server": {"port": 0},
+        "remctl": {"listen": "127.0.0.1", "port": 0, "keytab": box.keytab},
+    }
+    with (place / "jobs" / "jobs.toml").open("w") as file:
+        for name, table in tables.items():
+            file.write("\n".join([f"[{name}]", *(f"{key} = {json.dumps(each)}" for key, each in table.items()), ""]))
+    script = place / "clock.sh"
+    script.write_text('# /// job\n# description = "Tell the time."\n# ///\necho $EPOCHREALTIME\n')
+    subprocess.run([*command, "script", "install", str(script)], check=True, stdout=subprocess.DEVNULL)
+    log = place / "log"
+    with log.open("wb") as out, subprocess.Popen([*command, "up"], stdout=out, stderr=out) as process:
+        try:
+            while not (found := re.search(r"serving on 127\.0\.0\.1 port (\d+)\n(?:.*\n)*.*ready", log.read_text())):
+                if process.poll() is not None:
+                    sys.exit(log.read_text())
+                time.sleep(0.05)
+            yield int(found[1])
+        finally:
+            process.send_signal(signal.SIGTERM)
 
 
 def _ours(url: str, count: int, batch: int) -> tuple[float, float]:

@@ -190,6 +190,8 @@ def _bound(settings: Settings) -> list[socket.socket]:
         same = sockets[0].getsockname()[1] if sockets else port
         try:
             sockets.append(socket.create_server((address[0], same, *address[2:]), family=family))
+            # asyncio sees to that for sockets that it has made alone; else an answer waits for 40 ms now and then.
+            sockets[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
             if error.errno not in _ABSENT:
                 for sock in sockets:

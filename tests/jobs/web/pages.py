@@ -155,11 +155,11 @@ def hidden(page: str) -> dict[str, str]:
 
 
 @contextmanager
-def opened(box: Sandbox, folder: Path, **server: Any) -> Iterator[Pages]:
-    """Serve the page of a folder, with the script `echo` of all parameters, and `work` without any."""
+def opened(box: Sandbox, folder: Path, database: str | None = None, **server: Any) -> Iterator[Pages]:
+    """Serve the page of a folder, with the script `echo` of all parameters; by default on an SQLite of its own."""
     known = people(box)
     with ExitStack() as stack:
-        site = ServedSite(folder, f"sqlite:///{folder}/jobs.db", poll=0.1, lease=3)
+        site = ServedSite(folder, database or f"sqlite:///{folder}/jobs.db", poll=0.1, lease=3)
         stack.callback(site.close)
         access = f'[access]\nusers = ["princ:{known.ada.name} princ:{known.bob.name}"]\n'
         site.file.write_text(f'{site.file.read_text()}\n{access}operators = ["princ:{known.olga.name}"]\n')
