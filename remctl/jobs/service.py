@@ -17,7 +17,18 @@ from remctl.jobs.attempt import DamagedEndingError, Piece, read_output
 from remctl.jobs.runner import wake
 from remctl.jobs.settings import Settings
 from remctl.jobs.states import JobState, Move
-from remctl.jobs.store import AttemptRecord, Event, InstalledScript, Job, Machine, Order, Output, Store, StoreError
+from remctl.jobs.store import (
+    AttemptRecord,
+    Event,
+    InstalledScript,
+    Job,
+    Machine,
+    Order,
+    Output,
+    Robot,
+    Store,
+    StoreError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +138,8 @@ class Desk:
         priority: int = 0,
         delay: float = 0,
         guid: str | None = None,
+        robot: str | None = None,
+        pool: str | None = None,
     ) -> Job:
         """Make a job that waits to be taken, and wake the runner of this machine.
 
@@ -136,9 +149,11 @@ class Desk:
             priority: -100 to 100; higher ones are taken first, and those above 0 are for operators.
             delay: seconds before it may be taken.
             guid: the caller's own, with which it may ask again; None makes one.
+            robot: the name or the GUID of the robot that is to run it; None with a pool of None leaves it to runners.
+            pool: any robot of this pool.
 
         Raises:
-            StoreError: there is no such script, or it is turned off.
+            StoreError: there is no such script, or it is turned off; or no such robot or pool.
             DeniedError: the principal may not do that.
             ScriptError: a parameter is missing, unknown or wrong.
             ValueError: another argument makes no sense.
@@ -148,7 +163,8 @@ class Desk:
             raise DeniedError(f"priority must be 0 or less for users: {priority}")
         values = found.parameters.check(parameters)
         secrets = {name: values.pop(name) for name in found.parameters.secrets if name in values}
-        order = Order(script, values, self.principal, secrets, priority=priority, delay=delay, guid=guid)
+        chosen = self._robot(robot, pool)
+        order = Order(script, values, self.principal, secrets, chosen, pool, priority=priority, delay=delay, guid=guid)
         (job,) = self._store.jobs.submit_all([order])
         wake(self._settings.folder)
         logger.info("job %d: %s wants %s", job.id, self.principal, script, extra={"job": job.id, "script": script})
@@ -239,7 +255,29 @@ class Desk:
         """Return the machines that are known, by name."""
         return self._store.machines.all()
 
+    def robots(self) -> list[Robot]:
+        """Return the robots that are known, by name; their GUIDs are what they sign in with, and for nobody to see."""
+        return [robot._replace(guid="") for robot in self._store.robots.all()]
+
     # What they are made of
+
+    def _robot(self, wanted: str | None, pool: str | None) -> int | None:
+        """Find the robot that is meant; see that there is one of a pool."""
+        if wanted is None and pool is None:
+            return None
+        if wanted is not None and pool is not None:
+            raise ValueError("robot and pool cannot be given both")
+        known = self._store.robots.all()
+        if wanted is None:
+            if not any(robot.pool == pool for robot in known):
+                raise StoreError(f"there is no robot of the pool {pool!r}")
+            return None
+        found = [robot for robot in known if wanted in (robot.name, robot.guid)]
+        if not found:
+            raise StoreError(f"there is no robot {wanted!r}")
+        if len(found) > 1:
+            raise StoreError(f"there are {len(found)} robots of the name {wanted!r}", hint="name one by its GUID")
+        return found[0].id
 
     def _may_use(self, script: InstalledScript) -> bool:
         return script.users is None or self.role is Role.ADMINISTRATOR or script.users.allows(self.principal)

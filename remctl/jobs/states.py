@@ -55,6 +55,17 @@ FINAL: Final = frozenset({JobState.ABORTED, JobState.SUCCESS, JobState.FAILED, J
 LIVE: Final = frozenset({JobState.IN_PROGRESS, JobState.STOPPING, JobState.ABORTING})
 
 
+class RobotStatus(enum.IntEnum):
+    """What a robot is doing."""
+
+    DISCONNECTED = 0
+    """It was not heard of for a while."""
+    UNLICENSED = 1
+    """It may not work: an administrator has not licensed it, or has turned it off."""
+    READY = 2
+    WORKING = 3
+
+
 class Move(enum.Enum):
     """What happens to a job."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from remctl._arguments import check_text
@@ -53,5 +53,10 @@ class Machines:
     def _put(self, name: str, **values: object) -> None:
         check_text("name", name)
         with self._database.write() as connection:
-            if not connection.execute(update(machines).where(machines.c.name == name).values(values)).rowcount:
-                connection.execute(insert(machines).values(name=name, **{"certified": False, **values}))
+            put(connection, name, **values)
+
+
+def put(connection: Connection, name: str, **values: object) -> None:
+    """Write down a machine, or change what is known of it."""
+    if not connection.execute(update(machines).where(machines.c.name == name).values(values)).rowcount:
+        connection.execute(insert(machines).values(name=name, **{"certified": False, **values}))

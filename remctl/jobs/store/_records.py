@@ -10,7 +10,7 @@ from sqlalchemy import Row, Select, select
 from remctl.acl import Acl
 from remctl.exceptions import RemctlError
 from remctl.jobs.scripts import Language, Parameters
-from remctl.jobs.states import JobState, Move, Reason
+from remctl.jobs.states import JobState, Move, Reason, RobotStatus
 from remctl.jobs.store._schema import attempts, jobs, scripts
 
 
@@ -190,6 +190,25 @@ class Machine(NamedTuple):
     """Whether an administrator vouches for it."""
     seen_at: float | None
     """When a runner on it was last heard of."""
+
+
+class Robot(NamedTuple):
+    """A robot, as it stood when it was read."""
+
+    id: int
+    guid: str
+    """By which it is known, and which it signs in with."""
+    name: str
+    pool: str | None
+    licensed: bool
+    enabled: bool
+    status: RobotStatus
+    """What it said last; `DISCONNECTED` if it has said nothing for too long, `UNLICENSED` if it may not work."""
+    seen_at: float | None
+    machine: str | None
+    """The name of the machine that it is on, as far as it said."""
+    job: int | None
+    """The number of the job that it has."""
 
 
 class Ended(NamedTuple):

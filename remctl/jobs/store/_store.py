@@ -7,6 +7,7 @@ from remctl.jobs.store._attempts import Attempts
 from remctl.jobs.store._database import Database
 from remctl.jobs.store._jobs import Jobs
 from remctl.jobs.store._machines import Machines
+from remctl.jobs.store._robots import Robots
 from remctl.jobs.store._scripts import Scripts
 
 
@@ -27,6 +28,7 @@ class Store:
         self.accounts = Accounts(self.database)
         self.jobs = Jobs(self.database)
         self.attempts = Attempts(self.database)
+        self.robots = Robots(self.database, self.attempts)
 
     def close(self) -> None:
         """Close all connections."""
