@@ -88,7 +88,7 @@ class _Daemon:
             if Part.DOOR in parts:
                 self._door = await stack.enter_async_context(_serving_commands(self._service))
             if Part.RUNNER in parts:
-                working = await stack.enter_async_context(_running(settings, self._service.store))
+                working = await stack.enter_async_context(_running(settings, self._ending))
                 self._runner, self._running = working
                 self._running.add_done_callback(lambda _: self._ending.set())
             logger.info("ready: %s", ", ".join(part.value for part in Part if part in parts))
@@ -140,21 +140,27 @@ class _Daemon:
 
 
 @asynccontextmanager
-async def _running(settings: Settings, store: Store) -> AsyncIterator[tuple[Runner, asyncio.Task[None]]]:
-    """Have a runner work on a thread; gives it, and the task that ends with it."""
+async def _running(settings: Settings, ending: asyncio.Event) -> AsyncIterator[tuple[Runner, asyncio.Task[None]]]:
+    """Have a runner work on a thread; gives it, and the task that ends with it.
+
+    Its connections to the database are its own: requests that wait for one do not keep it from giving signs of life.
+    """
+    store = Store(settings.database_url)
     ready = asyncio.Event()
     runner = Runner(settings, store, partial(asyncio.get_running_loop().call_soon_threadsafe, ready.set))
     running = asyncio.create_task(asyncio.to_thread(runner.run))
-    waiting = asyncio.create_task(ready.wait())
-    await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if running.done():
-        running.result()
+    waiting = [asyncio.create_task(event.wait()) for event in (ready, ending)]
     try:
+        await asyncio.wait([running, *waiting], return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
         yield runner, running
     finally:
+        for task in waiting:
+            task.cancel()
         runner.stop()
         await asyncio.wait([running])
+        store.close()
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import socket
@@ -154,12 +155,17 @@ class Settings(NamedTuple):
         if server.url is not None:
             return server.url.rstrip("/")
         everywhere = server.listen in ("", "0.0.0.0", "::")  # noqa: S104  # it is asked, and not bound
-        host = socket.getfqdn() if everywhere else f"[{server.listen}]" if ":" in server.listen else server.listen
+        host = _own_name() if everywhere else f"[{server.listen}]" if ":" in server.listen else server.listen
         return f"{'https' if server.certificate else 'http'}://{host}:{server.port}"
 
     def path(self, name: str) -> Path:
         """Return the path of a file that is named in the configuration."""
         return self.folder / name
+
+
+@functools.cache  # it may ask a name service, and is needed for each request
+def _own_name() -> str:
+    return socket.getfqdn()
 
 
 def load(path: str | os.PathLike[str]) -> Settings:
@@ -180,9 +186,9 @@ def load(path: str | os.PathLike[str]) -> Settings:
         raise SettingsError(_located(file, str(error))) from error
     try:
         found = msgspec.convert(values, _File)
-        make_url(found.database)
-        if found.runner.grace >= found.runner.lease:  # else a script might end after another runner has begun it
-            raise msgspec.ValidationError("Expected less than `lease` - at `$.runner.grace`")
+        _check_url(found.database)
+        if found.runner.grace > found.runner.lease / 2:  # else a script might end after another runner has begun it
+            raise msgspec.ValidationError("Expected at most half of `lease` - at `$.runner.grace`")
         if (found.server.certificate is None) != (found.server.key is None):
             raise msgspec.ValidationError("Expected with `key`, and not alone - at `$.server.certificate`")
         for key in AccessSettings.__struct_fields__:
@@ -190,8 +196,6 @@ def load(path: str | os.PathLike[str]) -> Settings:
     except msgspec.ValidationError as error:
         key = _key(str(error))
         raise SettingsError(f"{file}:{_line(text, key)}: {key}: {_plain(str(error))}") from error
-    except ArgumentError as error:
-        raise SettingsError(f"{file}:{_line(text, 'database')}: database: it is no URL") from error
     return Settings(
         file.absolute().parent,
         found.database,
@@ -202,6 +206,13 @@ def load(path: str | os.PathLike[str]) -> Settings:
         found.retention,
         found.log,
     )
+
+
+def _check_url(text: str) -> None:
+    try:
+        make_url(text)
+    except (ArgumentError, ValueError):  # whose text may show a password
+        raise msgspec.ValidationError("it is no URL - at `$.database`") from None
 
 
 def _check_acl(key: str, entries: tuple[str, ...]) -> None:

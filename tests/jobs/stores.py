@@ -34,7 +34,7 @@ def running(store: Store, script: str = "backup", **options: Any) -> Claim:
     """Submit a job, take it, and begin."""
     store.jobs.submit(script, {}, ADA, **options)
     (found,) = claims(store, 1)
-    store.attempts.start(found.attempt, BOOT, 4711, 99)
+    store.attempts.start(found.attempt, BOOT, 4711, 99, 60)
     return found
 
 

@@ -53,7 +53,8 @@ class TestRun:
         self, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("CANARY", "it is inherited")
-        show = "import json, os\nprint(json.dumps({'cwd': os.getcwd(), **os.environ}))"
+        given = "'given': json.load(open(os.environ['JOB_PARAMETERS']))"
+        show = f"import json, os\nprint(json.dumps({{'cwd': os.getcwd(), {given}, **os.environ}}))"
         site.install(show, *TEXT, "[parameters.days]", 'type = "integer"', suffix=".py")
         job = site.submit(path="/home", days="3")
         with working(site):
@@ -63,8 +64,8 @@ class TestRun:
         work = str(folder / "work")
         values = json.loads(attempt.stdout_tail)
         assert hashed(values.pop("JOB_PASSWORD")) == attempt.password
-        given = values.pop("JOB_PARAMETERS")  # a file or what is in it
-        assert json.loads(Path(given).read_text() if given[0] == "/" else given) == {"path": "/home", "days": 3}
+        assert values.pop("given") == {"path": "/home", "days": 3}
+        assert not Path(values.pop("JOB_PARAMETERS")).exists()
         assert values == {
             "cwd": work,
             "HOME": work,

@@ -10,20 +10,23 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 import remctl
-from jobs.attempts import LIMIT, children_of
+from jobs.attempts import LIMIT, Attempts, children_of
 from jobs.postgres import Postgres
 from jobs.runners import ADA, WAIT, MakeSite, Site, process, until, working
 from remctl.jobs.attempt import Attempt
-from remctl.jobs.runner import _runner
-from remctl.jobs.runner._runner import _Clock
+from remctl.jobs.runner import Runner, _runner
+from remctl.jobs.runner._clock import Clock
 from remctl.jobs.states import JobState, Move, Reason
-from remctl.jobs.store import Order
+from remctl.jobs.store import Ended, Job, Order
 
 SECRET = ("[parameters.token]", 'type = "secret"')
 
@@ -86,7 +89,7 @@ class TestClocks:
     def test_that_are_set_give_the_others_time_to_say_that_they_live(self, monkeypatch: pytest.MonkeyPatch) -> None:
         moment = 1000.0
         monkeypatch.setattr(time, "monotonic", lambda: moment)
-        clock = _Clock(lease=60)
+        clock = Clock(lease=60)
         assert clock.goes_on(5000)
         moment += 15
         assert clock.goes_on(5016)
@@ -118,6 +121,89 @@ class TestClocks:
             runner.send_signal(signal.SIGTERM)
             assert runner.wait(LIMIT) == 0
         assert len(one.lines()) == 1
+
+
+class TestAStoreThatRefuses:
+    def test_to_show_output_does_not_end_what_runs(
+        self, make: MakeSite, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        site = make(url=postgres.new_database(), lease=3)
+        site.install(f"echo one; {WAIT}")
+        refused = threading.Event()
+
+        def show(*_: object) -> None:
+            refused.set()
+            raise OperationalError("UPDATE", {}, Exception("no"))
+
+        job = site.submit()
+        with working(site) as runner:
+            monkeypatch.setattr(runner._store.attempts, "show", show)
+            until(refused.is_set)
+            first = site.attempt(job).lease_until
+            until(lambda: site.attempt(job).lease_until > first + 3)
+            site.open()
+            assert site.over(job).state is JobState.SUCCESS
+
+    def test_one_end_takes_the_others(self, make: MakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+        site = make(concurrency=2)
+        site.install(f"{WAIT}; echo too much")
+        one, two = site.submit(), site.submit()
+        with working(site) as runner:
+            site.begun(2)
+            settle = runner._store.attempts.settle
+
+            def settling(attempt: int, ended: Ended) -> Job:
+                if ended.output.stdout:
+                    raise DataError("UPDATE", {}, Exception("too long"))
+                return settle(attempt, ended)
+
+            monkeypatch.setattr(runner._store.attempts, "settle", settling)
+            site.open()
+            assert site.over(one).state is site.over(two).state is JobState.SUCCESS
+
+    @pytest.mark.parametrize(
+        "error", [PoolTimeoutError("no connection is free"), OSError(errno.EMFILE, "no descriptor")]
+    )
+    def test_for_a_moment_is_asked_again(self, site: Site, error: Exception) -> None:
+        site.install("true")
+        with working(site) as runner:
+            failures = {"beat": [error], "claim": [error], "start": [error], "settle": [error]}
+            for name, left in failures.items():
+                setattr(runner._store.attempts, name, _failing(getattr(runner._store.attempts, name), left))
+            job = site.submit()
+            assert site.over(job).state in (JobState.SUCCESS, JobState.FAILED)
+            assert site.over(site.submit()).state is JobState.SUCCESS
+
+    def test_in_a_way_that_nobody_has_thought_of_ends_the_runner(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        runner = Runner(site.settings, site.store)
+        failing = _failing(runner._store.attempts.beat, [ZeroDivisionError()])
+        monkeypatch.setattr(runner._store.attempts, "beat", failing)
+        with pytest.raises(ZeroDivisionError):
+            runner.run()
+
+
+def _failing(call: Callable[..., Any], failures: list[Any]) -> Callable[..., Any]:
+    def failing(*arguments: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return call(*arguments, **options)
+
+    return failing
+
+
+class TestAKeeperThatIsStuck:
+    def test_does_not_hold_up_whoever_speaks_to_it(self, tmp_path: Path) -> None:
+        with Attempts(tmp_path) as attempts:
+            attempt = attempts.begin("sleep 300")
+            os.kill(attempt.keeper, signal.SIGSTOP)
+            try:
+                for _ in range(2000):
+                    attempt.stop()
+                    attempt.abort()
+            finally:
+                os.kill(attempt.keeper, signal.SIGCONT)
 
 
 class TestExhaustion:

@@ -7,9 +7,10 @@ import threading
 import pytest
 from sqlalchemy import func, select
 
+from jobs.runners import until
 from jobs.stores import ADA, BOB, DONE, RUNNER, claims, install, over, running
 from remctl.jobs.states import JobState, Reason
-from remctl.jobs.store import Ended, Order, Store, StoreError, Taker, new_bid
+from remctl.jobs.store import Ended, Order, Store, StoreError, Taker, _moving, new_bid
 from remctl.jobs.store._schema import attempts, events
 
 
@@ -86,6 +87,15 @@ class TestClaimMany:
         assert [claim.job.script for claim in claims(store, 1)] == ["narrow"]
         assert [claim.job.id for claim in claims(store, 1)] == [wide.id]
 
+    def test_takes_one_with_a_limit_among_others_without(self, store: Store) -> None:
+        install(store, "narrow", concurrency=1)
+        store.jobs.submit_all([Order("narrow", {}, ADA, priority=50)] + [Order("backup", {}, ADA)] * 4)
+        bids = [new_bid() for _ in range(2)]
+        first = store.attempts.claim(RUNNER, bids, 60)
+        assert sorted(claim.job.script for claim in first) == ["backup", "narrow"]
+        again = store.attempts.claim(RUNNER, bids, 60)
+        assert {claim.job.id for claim in again} == {claim.job.id for claim in first}
+
     def test_never_goes_beyond_the_limit_of_an_owner(self, store: Store) -> None:
         store.jobs.submit_all([Order("backup", {}, ADA)] * 4 + [Order("backup", {}, BOB)])
         first = claims(store, 3, per_owner=2)
@@ -106,7 +116,7 @@ class TestClaimMany:
             taker = Taker(str(number), str(number))
             while len(store.jobs.listed(states=[JobState.PENDING], limit=1)):
                 for claim in store.attempts.claim(taker, [new_bid(), new_bid()], 60, per_owner=per_owner):
-                    store.attempts.start(claim.attempt, "", 1, 1)
+                    store.attempts.start(claim.attempt, "", 1, 1, 60)
                     with store.database.read() as connection:
                         most.append(connection.scalar(select(func.count()).where(attempts.c.ended_at.is_(None))) or 0)
                     store.attempts.settle(claim.attempt, DONE)
@@ -201,9 +211,28 @@ class TestPurge:
             for table in (attempts, events):
                 assert not connection.scalar(select(func.count()).where(table.c.job_id == old.id))
 
+    def test_leaves_a_job_that_is_made_to_run_again_meanwhile(self, store: Store) -> None:
+        job = over(store, ended=Ended(Reason.EXIT, 1), ago=1000)
+        deleted: list[int] = []
+        thread = threading.Thread(target=lambda: deleted.append(store.jobs.purge(100)))
+        with store.database.write() as connection:
+            row = _moving.locked(connection, job.id)
+            thread.start()
+            if not store.database.sqlite:
+                waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                until(lambda: _count(store, waits))
+            _moving.again(store.database, connection, row, ADA, losses=0)
+        thread.join()
+        assert deleted == [0]
+        assert store.jobs.get(job.id).state is JobState.PENDING
+
     def test_works_through_more_than_it_deletes_at_once(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("remctl.jobs.store._jobs.BATCH", 2)
         for _ in range(5):
             over(store, ago=1000)
-        assert store.jobs.purge(100) == 5
-        assert store.jobs.purge(100) == 0
+        assert [store.jobs.purge(100) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def _count(store: Store, query: str) -> int:
+    with store.database.read() as connection:
+        return int(connection.exec_driver_sql(query).scalar_one())

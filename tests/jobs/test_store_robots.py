@@ -81,7 +81,7 @@ class TestAdministration:
             lambda: store.robots.remove(NOBODY),
             lambda: store.robots.heard(NOBODY, RobotStatus.READY, LEASE),
             lambda: store.robots.claim(NOBODY, LEASE),
-            lambda: store.robots.update(NOBODY, NOBODY, JobState.SUCCESS),
+            lambda: store.robots.update(NOBODY, NOBODY, JobState.SUCCESS, LEASE),
         ]
         for call in calls:
             with pytest.raises(UnknownRobotError, match=f"there is no robot with the GUID {NOBODY}"):
@@ -120,14 +120,14 @@ class TestHeard:
     @pytest.mark.parametrize(("move", "order"), [(Move.STOP, JobState.STOPPING), (Move.ABORT, JobState.ABORTING)])
     def test_while_it_works_is_told_to_end(self, store: Store, robot: Robot, move: Move, order: JobState) -> None:
         job = given(store, robot).job
-        store.robots.update(robot.guid, job.guid, JobState.IN_PROGRESS)
+        store.robots.update(robot.guid, job.guid, JobState.IN_PROGRESS, LEASE)
         assert working(store, robot) == Heard(JobState.IN_PROGRESS, False)
         store.jobs.ask(job.id, move, ADA)
         assert working(store, robot) == Heard(order, False)
 
     def test_keeps_its_job_while_it_works_and_loses_it_else(self, store: Store, robot: Robot) -> None:
         job = given(store, robot).job
-        store.robots.update(robot.guid, job.guid, JobState.IN_PROGRESS)
+        store.robots.update(robot.guid, job.guid, JobState.IN_PROGRESS, LEASE)
         for says, state in ((working, JobState.IN_PROGRESS), (ready, JobState.FAILED)):
             with store.database.write() as connection:
                 connection.execute(update(attempts).values(lease_until=0))
@@ -144,7 +144,7 @@ class TestClaim:
         store.jobs.submit("backup", {}, ADA, robot=robot.id)
         assert ready(store, robot) == Heard(JobState.PENDING, True)
         assert store.robots.claim(robot.guid, LEASE) == first
-        store.robots.update(robot.guid, first.job.guid, JobState.IN_PROGRESS)
+        store.robots.update(robot.guid, first.job.guid, JobState.IN_PROGRESS, LEASE)
         assert store.robots.claim(robot.guid, LEASE) is None
 
     def test_by_many_at_once_gives_each_job_once(self, store: Store) -> None:
@@ -154,8 +154,8 @@ class TestClaim:
 
         def work(robot: Robot) -> None:
             while (claim := store.robots.claim(robot.guid, LEASE)) is not None:
-                store.robots.update(robot.guid, claim.job.guid, JobState.IN_PROGRESS)
-                store.robots.update(robot.guid, claim.job.guid, JobState.SUCCESS)
+                store.robots.update(robot.guid, claim.job.guid, JobState.IN_PROGRESS, LEASE)
+                store.robots.update(robot.guid, claim.job.guid, JobState.SUCCESS, LEASE)
                 got.append(claim.job.guid)
 
         threads = [threading.Thread(target=work, args=(robot,)) for robot in made]
@@ -190,42 +190,42 @@ class TestUpdate:
     ) -> None:
         job = given(store, robot).job
         for _ in range(2 * begins):
-            assert store.robots.update(robot.guid, job.guid, JobState.IN_PROGRESS).state is JobState.IN_PROGRESS
+            assert store.robots.update(robot.guid, job.guid, JobState.IN_PROGRESS, LEASE).state is JobState.IN_PROGRESS
         for _ in range(2):
-            found = store.robots.update(robot.guid, job.guid, state)
+            found = store.robots.update(robot.guid, job.guid, state, LEASE)
             assert (found.state, found.reason) == (state, reason)
         others = {JobState.SUCCESS, JobState.FAILED, JobState.IN_PROGRESS} - {state}
         for other in others:
             with pytest.raises(IllegalMoveError):
-                store.robots.update(robot.guid, job.guid, other)
+                store.robots.update(robot.guid, job.guid, other, LEASE)
         assert store.jobs.get(job.id).state is state
 
     @pytest.mark.parametrize("state", [JobState.CREATED, JobState.PENDING, JobState.STOPPING, JobState.ABORTING])
     def test_to_what_no_robot_can_say_is_refused(self, store: Store, robot: Robot, state: JobState) -> None:
         job = given(store, robot).job
         with pytest.raises(IllegalMoveError):
-            store.robots.update(robot.guid, job.guid, state)
+            store.robots.update(robot.guid, job.guid, state, LEASE)
         assert store.jobs.get(job.id).state is JobState.PENDING
 
     def test_of_a_job_that_is_not_the_robots_is_refused(self, store: Store, robot: Robot) -> None:
         job = given(store, store.robots.add("C3")).job
         for guid in (job.guid, NOBODY):
             with pytest.raises(StoreError, match=f"the robot has no job {guid}"):
-                store.robots.update(robot.guid, guid, JobState.SUCCESS)
+                store.robots.update(robot.guid, guid, JobState.SUCCESS, LEASE)
 
     def test_of_a_job_that_somebody_wants_to_end_does_not_begin_it(self, store: Store, robot: Robot) -> None:
         job = given(store, robot).job
         store.jobs.ask(job.id, Move.STOP, ADA)
         with pytest.raises(IllegalMoveError, match="STOPPING"):
-            store.robots.update(robot.guid, job.guid, JobState.IN_PROGRESS)
-        assert store.robots.update(robot.guid, job.guid, JobState.STOPPED).state is JobState.STOPPED
+            store.robots.update(robot.guid, job.guid, JobState.IN_PROGRESS, LEASE)
+        assert store.robots.update(robot.guid, job.guid, JobState.STOPPED, LEASE).state is JobState.STOPPED
 
     def test_of_a_job_that_was_lost_changes_nothing(self, store: Store, robot: Robot) -> None:
         job = given(store, robot).job
-        store.robots.update(robot.guid, job.guid, JobState.IN_PROGRESS)
+        store.robots.update(robot.guid, job.guid, JobState.IN_PROGRESS, LEASE)
         with store.database.write() as connection:
             connection.execute(update(attempts).values(lease_until=0))
         store.attempts.sweep()
         with pytest.raises(IllegalMoveError):
-            store.robots.update(robot.guid, job.guid, JobState.SUCCESS)
+            store.robots.update(robot.guid, job.guid, JobState.SUCCESS, LEASE)
         assert store.jobs.get(job.id).reason is Reason.LOST

@@ -77,6 +77,7 @@ class Attempt:
         self._released = False
         self._prepared = time.time()
         self._ending: Ending | None = None
+        self._said: set[str] = set()
         self._reaped = False
 
     @classmethod
@@ -194,8 +195,12 @@ class Attempt:
             return None
 
     def _say(self, word: Literal["release", "stop", "abort"]) -> None:
+        """Tell the keeper something, once: it may be busy for long, and whoever says it must not wait for that."""
+        if word in self._said:
+            return
+        self._said.add(word)
         with contextlib.suppress(OSError):  # the keeper has ended, or the attempt is closed
-            self._line.sendall(json.dumps(word).encode() + b"\n")
+            self._line.send(json.dumps(word).encode() + b"\n", socket.MSG_DONTWAIT)
 
     def _receive(self, timeout: float | None) -> dict[str, Any] | None:
         """Wait for a line; None at the end.

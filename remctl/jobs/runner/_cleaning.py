@@ -12,11 +12,9 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sqlalchemy.exc import DBAPIError
-
 from remctl.jobs.attempt import is_kept
 from remctl.jobs.settings import Settings
-from remctl.jobs.store import Store
+from remctl.jobs.store import AWAY, Store, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,26 +45,32 @@ def keep_house(settings: Settings, store: Store, ended: threading.Event) -> None
         try:
             store.machines.seen(name, address)
             if cleaned + HOUR <= time.monotonic():
-                clean(settings, store)
+                clean(settings, store, ended)
                 cleaned = time.monotonic()
-        except DBAPIError as error:
-            logger.warning("the store cannot be told that this machine is there, nor tidied up: %s", error.orig)
+        except AWAY as error:
+            logger.warning("the store cannot be told that this machine is there, nor tidied up: %s", reason_of(error))
         if ended.wait(MINUTE):
             return
 
 
-def clean(settings: Settings, store: Store) -> Cleaned:
+def clean(settings: Settings, store: Store, ended: threading.Event | None = None) -> Cleaned:
     """Delete what was kept long enough; also while runners work.
 
     Args:
         settings: the configuration, which says in `[retention]` how long that is.
         store: the job store.
+        ended: what breaks it off; None is nothing.
     """
-    jobs = store.jobs.purge(settings.retention.jobs * DAY)
+    ended = ended or threading.Event()
+    jobs = 0
+    while not ended.is_set() and (count := store.jobs.purge(settings.retention.jobs * DAY)):
+        jobs += count
     live = store.attempts.live_folders()
     before = time.time() - settings.retention.folders * DAY
     folders = 0
     for folder in settings.attempts.iterdir() if settings.attempts.is_dir() else ():
+        if ended.is_set():
+            break
         try:
             if folder.name not in live and _touched(folder) < before and not is_kept(folder / "kept"):
                 shutil.rmtree(folder)

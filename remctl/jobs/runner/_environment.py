@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Final
 
 from remctl.jobs.scripts import Parameters
 from remctl.jobs.store import Claim, account_of
+
+logger = logging.getLogger(__name__)
+
+PARAMETERS: Final = "parameters.json"
+"""The file of all parameters, in an attempt's folder."""
 
 PATH: Final = "/usr/local/bin:/usr/bin:/bin"
 
@@ -23,7 +29,7 @@ def environment(claim: Claim, password: str, work: Path, parameters: Parameters,
     """
     job = claim.job
     values = {**job.parameters, **claim.secrets}
-    file = work.parent / "parameters.json"
+    file = work.parent / PARAMETERS
     file.touch(mode=0o600)
     file.write_text(parameters.as_json(values))
     return {
@@ -42,3 +48,11 @@ def environment(claim: Claim, password: str, work: Path, parameters: Parameters,
         "JOB_PARAMETERS": str(file),
         **parameters.as_environment(values),
     }
+
+
+def forget_parameters(kept: Path) -> None:
+    """Remove the file of an attempt that has ended in which its secrets are."""
+    try:
+        (kept.parent / PARAMETERS).unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("the parameters of an attempt cannot be removed: %s", error)

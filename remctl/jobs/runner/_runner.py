@@ -24,19 +24,20 @@ import random
 import selectors
 import socket
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from remctl.exceptions import RemctlError
 from remctl.jobs.attempt import Attempt, DamagedEndingError, Ending, Limits, boot_id, is_kept, read_ending
 from remctl.jobs.runner._cleaning import keep_house
-from remctl.jobs.runner._environment import environment
+from remctl.jobs.runner._clock import Clock
+from remctl.jobs.runner._environment import environment, forget_parameters
+from remctl.jobs.runner._identity import identity
 from remctl.jobs.runner._output import last_output, sizes
 from remctl.jobs.runner._wake import listen
 from remctl.jobs.runner.failpoints import reached
@@ -44,15 +45,18 @@ from remctl.jobs.scripts import AD_HOC, verify
 from remctl.jobs.settings import Settings
 from remctl.jobs.states import IllegalMoveError, JobState, Reason
 from remctl.jobs.store import (
+    AWAY,
     Bid,
     Claim,
     Ended,
     Job,
+    Output,
     StaleAttemptError,
     Store,
     StoreError,
     Taker,
     new_bid,
+    reason_of,
 )
 
 logger = logging.getLogger(__name__)
@@ -71,9 +75,6 @@ EXHAUSTED: Final = frozenset(
 
 PAUSE: Final = 10.0
 """Seconds for which no jobs are taken then."""
-
-IDENTITY: Final = "runner.id"
-"""The file that holds what `Taker.id` is, in the folder of the jobs."""
 
 
 class RunnerError(RemctlError):
@@ -111,6 +112,7 @@ class Runner:
         self._stopping = False
         self._heard = time.monotonic()  # of the store
         self._paused = -math.inf  # no jobs are taken before that
+        self._failure: BaseException | None = None
         self._nudged = Event()
         self._ended = Event()
 
@@ -122,7 +124,7 @@ class Runner:
         """
         try:
             with self._alone():
-                self._taker = self._taker._replace(id=_identity(self._settings.folder))
+                self._taker = self._taker._replace(id=identity(self._settings.folder))
                 self._recover()
                 self._selector.register(self._awake, selectors.EVENT_READ)
                 self._listen()
@@ -138,7 +140,10 @@ class Runner:
         self._heard = time.monotonic()
         house = partial(keep_house, self._settings, self._store, self._ended)
         beside: dict[str, Callable[[], None]] = {"beat": self._beat_on, "guard": self._guard, "house": house}
-        threads = [Thread(target=work, name=f"remctl-jobs-{name}", daemon=True) for name, work in beside.items()]
+        threads = [
+            Thread(target=self._beside, args=(work,), name=f"remctl-jobs-{name}", daemon=True)
+            for name, work in beside.items()
+        ]
         for thread in threads:
             thread.start()
         try:
@@ -152,6 +157,17 @@ class Runner:
                 thread.join()
             for attempt in self._live.values():
                 attempt.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def _beside(self, work: Callable[[], None]) -> None:
+        """Do what goes on beside the turns; a runner cannot do without it."""
+        try:
+            work()
+        except BaseException as error:
+            logger.exception("the runner ends")
+            self._failure = error
+            self.stop()
 
     def _listen(self) -> None:
         try:
@@ -204,7 +220,7 @@ class Runner:
         self._asked = self._asked or [new_bid() for _ in range(room)]
         try:
             claims = self._store.attempts.claim(self._taker, self._asked, settings.lease, per_owner=settings.per_user)
-        except DBAPIError as error:
+        except AWAY as error:
             self._complain("no job can be taken", error)  # or one was, and the answer is lost: it is asked again
             return 0
         passwords = dict(self._asked)
@@ -218,7 +234,7 @@ class Runner:
         """Have the script of a job run; what cannot be run has failed."""
         try:
             attempt = self._prepare(claim, password)
-        except DBAPIError as error:
+        except SQLAlchemyError as error:
             self._complain(f"job {claim.job.id} is not begun", error)
             self._unwritten[claim.attempt] = None
             return
@@ -234,20 +250,22 @@ class Runner:
             return
         reached("after_spawn")
         self._watch(claim.attempt, attempt)
+        lease = self._settings.runner.lease
+        since = time.monotonic()
         try:
-            self._store.attempts.start(claim.attempt, boot_id(), attempt.pid, attempt.started)
+            self._store.attempts.start(claim.attempt, boot_id(), attempt.pid, attempt.started, lease)
         except IllegalMoveError as error:  # somebody wants it to end
             logger.info("job %d is not begun: %s", claim.job.id, error)
             self._obey(claim.attempt, error.state)
             return
-        except (StoreError, DBAPIError) as error:
+        except (StoreError, *AWAY) as error:
             # Whatever the store has of it now, the script has not begun, and will not.
             self._complain(f"job {claim.job.id} is not begun", error)
             self._held.add(claim.attempt)
             attempt.abort()
             return
         reached("after_start")
-        if time.monotonic() > max(since, self._heard) + self._settings.runner.lease:
+        if time.monotonic() > since + lease:
             logger.warning("job %d is not begun: somebody else may have it by now", claim.job.id)
             self._held.add(claim.attempt)
             attempt.abort()
@@ -289,6 +307,7 @@ class Runner:
         self._selector.unregister(attempt)
         attempt.close()
         del self._live[number]
+        forget_parameters(attempt.folder)
         reached("before_finish")
         self._unwritten[number] = None if number in self._held else self._ended_as(number, attempt.folder, ending)
         self._held.discard(number)
@@ -305,9 +324,12 @@ class Runner:
                     job = self._store.attempts.settle(number, ended)
                     logger.info("job %d has ended: %s, %s", job.id, job.state.name, job.reason, extra=_fields(job))
             except StaleAttemptError:
-                logger.warning("attempt %d had been taken for lost; how it has ended is not written down", number)
-            except DBAPIError as error:
+                logger.warning("attempt %d has an end already: it was taken for lost, or this one was written", number)
+            except AWAY as error:
                 self._complain(f"the end of attempt {number} cannot be written", error)
+                if isinstance(error, DataError | IntegrityError) and ended is not None:  # it is asked for too much
+                    self._unwritten[number] = ended._replace(detail=None, output=Output())
+                    continue
                 return
             del self._unwritten[number]
 
@@ -337,7 +359,7 @@ class Runner:
 
     def _beat_on(self) -> None:
         lease = self._settings.runner.lease
-        clock = _Clock(lease)
+        clock = Clock(lease)
         while not self._ended.is_set():
             # Somebody may have asked for a job to end: here, which wakes the runner, or on another machine.
             self._nudged.wait(min(lease / 4, self._settings.runner.poll))
@@ -345,15 +367,19 @@ class Runner:
             asked = time.monotonic()
             try:
                 states = self._store.attempts.beat([*self._live, *self._unwritten], lease)
-                for number, state in states.items():
-                    self._obey(number, state)
-                if not self._store.database.sqlite:  # with that, all are on one machine and read the folders
-                    self._show_output()
-                self._heard = asked  # the lease is counted from then on, at the earliest
+            except AWAY as error:
+                self._complain("no sign of life could be given", error)
+                continue
+            self._heard = asked  # the lease is counted from then on, at the earliest
+            for number, state in states.items():
+                self._obey(number, state)
+            try:
                 if clock.goes_on(self._store.database.clock()):
                     self._store.attempts.sweep()
-            except DBAPIError as error:
-                self._complain("no sign of life could be given", error)
+                if not self._store.database.sqlite:  # with that, all are on one machine and read the folders
+                    self._show_output()
+            except AWAY as error:
+                self._complain("the store cannot be seen to", error)
 
     def _show_output(self) -> None:
         """Have others see what scripts have written so far, on machines too that do not have the folders."""
@@ -369,9 +395,10 @@ class Runner:
 
     def _guard(self) -> None:
         """Kill what runs before somebody else may take it; on a thread that never waits for the store."""
-        lease = self._settings.runner.lease
-        while not self._ended.wait(lease / 16):
-            if time.monotonic() - self._heard > lease * 7 / 8:
+        # By the end of the lease all is dead, also what is left to its keeper when this process dies just before.
+        settings = self._settings.runner
+        while not self._ended.wait(settings.lease / 16):
+            if time.monotonic() - self._heard > settings.lease * 7 / 8 - settings.grace:
                 for number, attempt in list(self._live.items()):
                     self._fenced.add(number)
                     attempt.abort()
@@ -392,7 +419,10 @@ class Runner:
         for left in self._store.attempts.live_of(self._taker):
             folder = self._settings.attempts / left.folder / "kept"
             while is_kept(folder):
+                if self._draining:
+                    return  # it is for the next run
                 time.sleep(MOMENT)
+            forget_parameters(folder)
             try:
                 ending = read_ending(folder)
             except (DamagedEndingError, OSError) as error:
@@ -418,37 +448,7 @@ class Runner:
             yield
 
     def _complain(self, what: str, error: Exception) -> None:
-        reason = error.orig if isinstance(error, DBAPIError) else error
-        logger.warning("%s: %s", what, " ".join(str(reason).split()))
-
-
-class _Clock:
-    """Sees whether the store's clock was set: others have had no time then to say that they live."""
-
-    def __init__(self, lease: float) -> None:
-        self._lease = lease
-        self._offset: float | None = None
-        self._trusted = -math.inf
-
-    def goes_on(self, now: float) -> bool:
-        """Return whether leases that are over by the store's clock are over in truth."""
-        moment = time.monotonic()
-        before, self._offset = self._offset, now - moment
-        if before is not None and abs(self._offset - before) > self._lease / 8:
-            logger.warning("the clock of the store was set by %+.1f s", self._offset - before)
-            self._trusted = moment + self._lease
-        return moment >= self._trusted
-
-
-def _identity(folder: Path) -> str:
-    """What tells the runner of a folder from others that have its name, also after the machine has got a new name."""
-    file = folder / IDENTITY
-    with contextlib.suppress(FileNotFoundError):
-        if known := file.read_text().strip():
-            return known
-    made = str(uuid.uuid4())
-    file.write_text(f"{made}\n")
-    return made
+        logger.warning("%s: %s", what, reason_of(error))
 
 
 def _fields(job: Job) -> dict[str, object]:

@@ -6,7 +6,7 @@ has ended: a runner that was taken for dead and comes back changes nothing.
 
 from remctl.jobs.store._accounts import EXTERNAL
 from remctl.jobs.store._attempts import account_of, new_bid
-from remctl.jobs.store._database import Database
+from remctl.jobs.store._database import AWAY, Database, reason_of
 from remctl.jobs.store._records import (
     AttemptRecord,
     Bid,
@@ -27,6 +27,7 @@ from remctl.jobs.store._store import Store
 from remctl.jobs.store._upgrade import SchemaError, check, upgrade
 
 __all__ = [
+    "AWAY",
     "AttemptRecord",
     "Bid",
     "Claim",
@@ -48,5 +49,6 @@ __all__ = [
     "account_of",
     "check",
     "new_bid",
+    "reason_of",
     "upgrade",
 ]

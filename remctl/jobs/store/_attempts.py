@@ -83,8 +83,15 @@ class Attempts:
             claim_of(row, attempt=row.attempt, key=row.claim, number=row.number) for row in rows if row.over is None
         ]
 
-    def start(self, attempt: int, boot_id: str, pid: int, pid_started: int) -> None:
+    def start(self, attempt: int, boot_id: str, pid: int, pid_started: int, lease: float) -> None:
         """Write down that the script of an attempt begins: after this, and not before, it may run.
+
+        Args:
+            attempt: the attempt.
+            boot_id: of the machine's kernel, since it was started.
+            pid: of the script's process.
+            pid_started: when that began, in clock ticks since the boot.
+            lease: seconds within which it has to be heard of.
 
         Raises:
             StaleAttemptError: the attempt has ended.
@@ -94,7 +101,9 @@ class Attempts:
             live = self._live(connection, attempt)
             row = _moving.locked(connection, live.job_id)
             _moving.move(self._database, connection, row, Move.START, live.runner, started_at=self._database.now)
-            values = {"started_at": self._database.now, "boot_id": boot_id, "pid": pid, "pid_started": pid_started}
+            now = self._database.now
+            values = {"started_at": now, "boot_id": boot_id, "pid": pid, "pid_started": pid_started}
+            values["lease_until"] = now + lease
             connection.execute(update(attempts).where(attempts.c.id == attempt).values(values))
 
     def beat(self, live: Sequence[int], lease: float) -> dict[int, JobState | None]:

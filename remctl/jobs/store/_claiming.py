@@ -193,9 +193,12 @@ _UPDATE: Final = (
 
 
 def _at_once(due: Select[Any], now: ColumnElement[float]) -> Select[Any]:
-    """One statement of PostgreSQL's: of the jobs that are due, those without limits are taken; all are returned."""
+    """One statement of PostgreSQL's: of the jobs that are due, those without limits are taken; all are returned.
+
+    Those that are taken are numbered by themselves: they get the first bids, and others of the same bids find out.
+    """
     first = due.cte("due")
-    place = func.row_number().over(order_by=(first.c.rank, first.c.id))
+    place = func.row_number().over(partition_by=first.c.concurrency.is_(None), order_by=(first.c.rank, first.c.id))
     numbered = select(first, place.label("place")).cte("numbered")
 
     def given(name: str) -> ColumnElement[Any]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import sqlalchemy
 from sqlalchemy import Connection, Engine, create_engine, event, literal_column
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.sql.elements import ColumnElement
 
 from remctl.jobs.store._watch import Watch
@@ -38,7 +38,7 @@ class Database:
                 raise ValueError(f"database must be sqlite or postgresql, and is {kind}")
             if kind == "postgresql":
                 parsed = parsed.set(drivername="postgresql+psycopg")
-            self.engine: Engine = create_engine(parsed, connect_args=_ARGUMENTS[kind])
+            self.engine: Engine = create_engine(parsed, hide_parameters=True, connect_args=_ARGUMENTS[kind])
         except (ArgumentError, NoSuchModuleError) as error:
             raise ValueError(f"database is no URL that SQLAlchemy knows: {error}") from None
         self.now: ColumnElement[float] = literal_column(_CLOCK[kind])
@@ -47,11 +47,13 @@ class Database:
         self._single = self.engine if self.sqlite else _single(parsed)
         self._writer = threading.Lock()
         self.watch = Watch()
+        self._new = threading.local()
         if self.sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
             for engine in (self.engine, self._single):
+                event.listen(engine, "connect", self._watch_new, insert=True)
                 event.listen(engine, "checkout", _refuse_closed)
 
     @contextmanager
@@ -73,7 +75,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Give a connection whose statements see one state of the database."""
+        """Give a connection for statements that change nothing."""
         with self._transaction(writing=False) as connection:
             yield connection
 
@@ -95,15 +97,29 @@ class Database:
             with connection.begin():
                 yield connection
 
+    def _watch_new(self, connection: Any, _: object) -> None:
+        """Watch a connection that is being made: SQLAlchemy asks the server some things then."""
+        self._new.watched.enter_context(self.watch.over(connection.fileno()))
+
     @contextmanager
     def _connected(self, engine: Engine) -> Iterator[Connection]:
         with ExitStack() as stack:
-            connection = engine.connect()
+            with ExitStack() as self._new.watched:
+                connection = engine.connect()
             if not self.sqlite:
                 driver: Any = connection.connection.dbapi_connection
                 stack.enter_context(self.watch.over(driver.fileno()))
             stack.enter_context(connection)  # entered last, so that the watch goes on while it is given back
             yield connection
+
+
+AWAY: Final = (SQLAlchemyError, OSError)
+"""What is raised when a database cannot be reached, has no time, or refuses."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what a database says of an error, in one line and without the values that it was given."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
 _ARGUMENTS: Final[Mapping[str, dict[str, Any]]] = {
@@ -117,7 +133,9 @@ _ARGUMENTS: Final[Mapping[str, dict[str, Any]]] = {
         "tcp_user_timeout": 20_000,
         "options": "-c lock_timeout=30s -c statement_timeout=60s -c idle_in_transaction_session_timeout=60s"
         # To plan the taking of a job takes as long as to take it.
-        " -c plan_cache_mode=force_generic_plan",
+        " -c plan_cache_mode=force_generic_plan"
+        # Who waits for others sees what they have done; limits are counted so.
+        " -c default_transaction_isolation=read\\ committed",
     },
 }
 
@@ -131,7 +149,11 @@ _CLOCK: Final = {
 def _single(url: URL) -> Engine:
     """Reach PostgreSQL through connections that end each statement with a commit."""
     return create_engine(
-        url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, connect_args=_ARGUMENTS["postgresql"]
+        url,
+        isolation_level="AUTOCOMMIT",
+        pool_reset_on_return=None,
+        hide_parameters=True,
+        connect_args=_ARGUMENTS["postgresql"],
     )
 
 

@@ -95,7 +95,10 @@ class Jobs:
             return []
         with self._database.single() as connection:
             made = self._insert(connection, wanted)
-            known = self._known(connection, [guid for guid, _ in wanted if guid not in made])
+            rest = [(guid, order) for guid, order in wanted if guid not in made]
+            known = self._known(connection, [guid for guid, _ in rest])
+            if missing := {order.script for guid, order in rest if guid not in known}:
+                raise self._refusal(connection, missing)
         return [_made(order, made[guid]) if guid in made else _same(order, known[guid]) for guid, order in wanted]
 
     def get(self, job: int | str) -> Job:
@@ -183,7 +186,7 @@ class Jobs:
         """Want a job to end: by `Move.STOP` in peace, by `Move.ABORT` at once.
 
         One that nobody has taken ends here; else whoever has it is told with its next sign of life.  Asking again is
-        harmless.
+        harmless, and what is to be aborted is not stopped instead.
 
         Raises:
             StoreError: there is no such job.
@@ -192,7 +195,7 @@ class Jobs:
         wanted = {Move.STOP: JobState.STOPPING, Move.ABORT: JobState.ABORTING}[move]
         with self._database.write() as connection:
             row = _moving.locked(connection, job)
-            if row.state == wanted:
+            if row.state in (wanted, JobState.ABORTING):
                 return _moving.read(connection, job)
             if row.attempt_id is not None:
                 asked = {Move.STOP: Move.ASK_STOP, Move.ABORT: Move.ASK_ABORT}[move]
@@ -253,39 +256,34 @@ class Jobs:
         return [(name, JobState(state), Reason(reason), count, took) for name, state, reason, count, took in rows]
 
     def purge(self, age: float) -> int:
-        """Delete jobs that ended long ago, with their history, some at a time; return how many that were.
+        """Delete some jobs that ended long ago, with their history; return how many that were, 0 if there are no more.
 
         Args:
             age: seconds since their end.
         """
-        count = 0
-        while True:
-            with self._database.write() as connection:
-                old = select(jobs.c.id).where(jobs.c.ended_at < self._database.now - age).limit(BATCH)
-                deleted = connection.execute(delete(jobs).where(jobs.c.id.in_(old))).rowcount
-            count += deleted
-            if deleted < BATCH:
-                return count
+        old = jobs.c.ended_at < self._database.now - age
+        some = select(jobs.c.id).where(old).limit(BATCH)
+        with self._database.write() as connection:
+            # Asked twice: one of them may have been made to run again while this waited for it.
+            return connection.execute(delete(jobs).where(jobs.c.id.in_(some), old)).rowcount
 
     # What submitting is made of
 
     def _insert(self, connection: Connection, wanted: Sequence[tuple[str, Order]]) -> dict[str, Any]:
         """Write down those whose GUIDs nobody knows; return their rows by GUID."""
         given = {"wanted": json.dumps([_fields(*each) for each in wanted])}
-        made = {row.guid: row for row in connection.exec_driver_sql(self._insert_sql, given)}
-        if not made:
-            self._check(connection, {order.script for _, order in wanted})
-        return made
+        return {row.guid: row for row in connection.exec_driver_sql(self._insert_sql, given)}
 
-    def _check(self, connection: Connection, names: set[str]) -> None:
-        """Find out whether a script is not there, which is one reason to write down no job."""
+    def _refusal(self, connection: Connection, names: set[str]) -> StoreError:
+        """Find out why no job of some scripts could be written down."""
         query = select(scripts.c.name, scripts.c.enabled).where(scripts.c.name.in_(names))
         enabled = {row.name: row.enabled for row in connection.execute(query)}
         for name in sorted(names):
             if name not in enabled:
-                raise StoreError(f"there is no script {name!r}")
+                return StoreError(f"there is no script {name!r}")
             if not enabled[name]:
-                raise StoreError(f"the script {name!r} is turned off")
+                return StoreError(f"the script {name!r} is turned off")
+        return StoreError("a script was changed at this moment", hint="submit again")
 
     def _known(self, connection: Connection, guids: list[str]) -> dict[str, Job]:
         if not guids:

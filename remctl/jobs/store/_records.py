@@ -11,7 +11,7 @@ from remctl.acl import Acl
 from remctl.exceptions import RemctlError
 from remctl.jobs.scripts import Language, Parameters
 from remctl.jobs.states import JobState, Move, Reason, RobotStatus
-from remctl.jobs.store._schema import attempts, jobs, scripts
+from remctl.jobs.store._schema import attempts, jobs, robots, scripts
 
 
 class StoreError(RemctlError):
@@ -69,6 +69,10 @@ class Job(NamedTuple):
     """In seconds since the epoch, as all times are."""
     started_at: float | None
     ended_at: float | None
+    robot: str | None = None
+    """The name of the robot that it is for; None with a pool of None is the runners."""
+    pool: str | None = None
+    """The pool whose robots it is for."""
 
 
 class AttemptRecord(NamedTuple):
@@ -222,10 +226,9 @@ class Ended(NamedTuple):
 
 
 def whole_jobs() -> Select[Any]:
-    """Jobs with what is known of their scripts."""
-    return select(
-        jobs, scripts.c.name.label("script"), scripts.c.language, scripts.c.run_time, scripts.c.concurrency
-    ).join(scripts)
+    """Jobs with what is known of their scripts, and the names of the robots that they are for."""
+    of_script = (scripts.c.name.label("script"), scripts.c.language, scripts.c.run_time, scripts.c.concurrency)
+    return select(jobs, *of_script, robots.c.name.label("robot")).join(scripts).outerjoin(robots)
 
 
 def claim_of(row: Row[Any], *, attempt: int, key: str, number: int) -> Claim:

@@ -180,7 +180,7 @@ class Robots:
             taker = Taker(robot.name, robot.guid)
             return self._claiming.for_robot(connection, robot.id, robot.pool, taker, new_bid(), lease)
 
-    def update(self, guid: str, job: str, state: JobState) -> Job:
+    def update(self, guid: str, job: str, state: JobState, lease: float) -> Job:
         """Write down what a robot says of its job; return the job as it stands then.
 
         What it has said before is no fault.
@@ -189,6 +189,7 @@ class Robots:
             guid: the robot's.
             job: the job's GUID.
             state: IN_PROGRESS when its script begins; SUCCESS, FAILED, STOPPED or ABORTED when it has ended.
+            lease: seconds within which it has to be heard of, when its script begins.
 
         Raises:
             UnknownRobotError: there is no such robot.
@@ -212,10 +213,10 @@ class Robots:
             return found
         if state is JobState.IN_PROGRESS:
             if row.started_at is None:
-                self._attempts.start(row.id, "", 0, 0)
+                self._attempts.start(row.id, "", 0, 0, lease)
             return self._job(job)
         if row.started_at is None and JobState(row.state) is JobState.PENDING:
-            self._attempts.start(row.id, "", 0, 0)  # it is said to have ended, so it has begun
+            self._attempts.start(row.id, "", 0, 0, lease)  # it is said to have ended, so it has begun
         return self._attempts.settle(row.id, _ENDED[state])
 
     # What they are made of

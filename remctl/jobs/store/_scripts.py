@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, insert, select, update
+from typing import Any
+
+from sqlalchemy import Select, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from remctl.acl import Acl
@@ -58,8 +60,32 @@ class Scripts:
 
     def all(self) -> list[InstalledScript]:
         """Return the scripts, by name."""
+        return self._read(select(scripts).order_by(scripts.c.name))
+
+    def get(self, name: str) -> InstalledScript:
+        """Return the script of a name.
+
+        Raises:
+            StoreError: there is none.
+        """
+        found = self._read(select(scripts).where(scripts.c.name == name))
+        if not found:
+            raise _missing(name)
+        return found[0]
+
+    def enable(self, name: str, enabled: bool) -> None:
+        """Turn a script on or off; jobs that wait for one that is off go on waiting.
+
+        Raises:
+            StoreError: there is no such script.
+        """
+        with self._database.write() as connection:
+            if not connection.execute(update(scripts).where(scripts.c.name == name).values(enabled=enabled)).rowcount:
+                raise _missing(name)
+
+    def _read(self, query: Select[Any]) -> list[InstalledScript]:
         with self._database.read() as connection:
-            rows = connection.execute(select(scripts).order_by(scripts.c.name)).all()
+            rows = connection.execute(query).all()
         return [
             InstalledScript(
                 row.name,
@@ -73,27 +99,6 @@ class Scripts:
             )
             for row in rows
         ]
-
-    def get(self, name: str) -> InstalledScript:
-        """Return the script of a name.
-
-        Raises:
-            StoreError: there is none.
-        """
-        for script in self.all():
-            if script.name == name:
-                return script
-        raise _missing(name)
-
-    def enable(self, name: str, enabled: bool) -> None:
-        """Turn a script on or off; jobs that wait for one that is off go on waiting.
-
-        Raises:
-            StoreError: there is no such script.
-        """
-        with self._database.write() as connection:
-            if not connection.execute(update(scripts).where(scripts.c.name == name).values(enabled=enabled)).rowcount:
-                raise _missing(name)
 
 
 def _missing(name: str) -> StoreError:

@@ -18,6 +18,7 @@ from anyio.to_thread import run_sync
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from remctl.exceptions import RemctlError
 from remctl.jobs.attempt import Piece
@@ -86,6 +87,12 @@ class Step(NamedTuple):
         return self.job.state.final and not any(self.texts.values())
 
 
+class _Stream(StreamingResponse):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with anyio.move_on_after(LONGEST + HEARTBEAT):  # for a client that reads nothing
+            await super().__call__(scope, receive, send)
+
+
 class Live:
     """The streams.
 
@@ -102,9 +109,7 @@ class Live:
         visit.desk.job(visit.job)
         known = visit.request.headers.get("last-event-id") or visit.request.query_params.get("from", "")
         headers = {"x-accel-buffering": "no"}  # else nginx would keep it back
-        return StreamingResponse(
-            self._events(visit, Place.parse(known)), headers=headers, media_type="text/event-stream"
-        )
+        return _Stream(self._events(visit, Place.parse(known)), headers=headers, media_type="text/event-stream")
 
     async def _events(self, visit: Visit, place: Place) -> AsyncIterator[str]:
         principal = visit.session.principal
