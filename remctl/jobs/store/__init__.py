@@ -23,6 +23,7 @@ from remctl.jobs.store._records import (
     StoreError,
     Taker,
 )
+from remctl.jobs.store._robots import UnknownRobotError
 from remctl.jobs.store._store import Store
 from remctl.jobs.store._upgrade import SchemaError, check, upgrade
 
@@ -46,6 +47,7 @@ __all__ = [
     "Store",
     "StoreError",
     "Taker",
+    "UnknownRobotError",
     "account_of",
     "check",
     "new_bid",

@@ -6,6 +6,7 @@ same job again, and an end that is known already is no fault.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from typing import Any, Final, NamedTuple
 
@@ -226,7 +227,8 @@ class Robots:
         known = select(machines.c.id).where(machines.c.name == name)
         fresh = known.where(machines.c.address == address, machines.c.seen_at > self._database.now - QUIET)
         if (found := connection.scalar(fresh)) is None:
-            put(connection, name, address=address, seen_at=self._database.now)
+            with contextlib.suppress(IntegrityError), connection.begin_nested():  # another robot may be quicker
+                put(connection, name, address=address, seen_at=self._database.now)
             found = connection.scalar(known)
         return int(found or 0)
 

@@ -1,4 +1,4 @@
-"""What the jobs say over HTTP: reports of scripts by XML-RPC, and the page for people.
+"""What the jobs say over HTTP: reports of scripts by XML-RPC, jobs for robots, and the page for people.
 
 Each subject is a module with a function `routes`; `application` is all of them together, and `serving` has a server
 speak it.

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 from remctl.jobs.service import Service
-from remctl.jobs.web import _metrics, _pages, _reports
+from remctl.jobs.web import _metrics, _pages, _reports, _robots
 from remctl.jobs.web._limits import HEADERS, Limits
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,12 @@ def application(service: Service) -> Starlette:
     nobody expects it answers 500, and raises it again for the server, which logs it.
     """
     return Starlette(
-        routes=[*_reports.routes(service), *_metrics.routes(service), *_pages.routes(service)],
+        routes=[
+            *_reports.routes(service),
+            *_metrics.routes(service),
+            *_robots.routes(service),
+            *_pages.routes(service),
+        ],
         middleware=[Middleware(Limits)],
         exception_handlers={
             DBAPIError: _away,

@@ -170,7 +170,7 @@ class Reported(ServedSite):
         """Let the attempt of the next job begin; return it and its password."""
         bid = new_bid()
         (claim,) = self.store.attempts.claim(RUNNER, [bid], 3600)
-        self.store.attempts.start(claim.attempt, "5f0c7a0e-0000-4000-8000-000000000000", 4711, 99)
+        self.store.attempts.start(claim.attempt, "5f0c7a0e-0000-4000-8000-000000000000", 4711, 99, 3600)
         return claim, bid.password
 
     def end(self, claim: Claim, status: int = 0) -> None:
