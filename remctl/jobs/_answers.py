@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from remctl.jobs.states import JobState, Move, Reason
+from remctl.jobs.states import JobState, Move, Reason, RobotStatus
 
 Stream = Literal["stdout", "stderr"]
 
@@ -59,6 +59,10 @@ class Job(NamedTuple):
     """In seconds since the epoch, as all times are."""
     started_at: float | None
     ended_at: float | None
+    robot: str | None = None
+    """The name of the robot that it is for; None with a pool of None is the runners."""
+    pool: str | None = None
+    """The pool whose robots it is for."""
 
 
 class Attempt(NamedTuple):
@@ -112,6 +116,21 @@ class Machine(NamedTuple):
     """Whether an administrator vouches for it."""
     seen_at: float | None
     """When a runner on it was last heard of."""
+
+
+class Robot(NamedTuple):
+    """A robot that is known: an agent on another machine, which runs jobs one after the other."""
+
+    name: str
+    pool: str | None
+    """Which it belongs to."""
+    status: RobotStatus
+    seen_at: float | None
+    """When it was last heard of."""
+    machine: str | None
+    """The name of the machine that it is on, as far as it said."""
+    job: int | None
+    """The number of the job that it has."""
 
 
 class Output(NamedTuple):
@@ -186,8 +205,8 @@ Said: TypeAlias = JobEvent | TimeoutEvent | AliveEvent
 # States as people write them
 
 
-def shown(state: JobState) -> str:
-    """Return a state's name: In_Progress."""
+def shown(state: JobState | RobotStatus) -> str:
+    """Return the name of a job's state, or of a robot's: In_Progress."""
     return state.name.title()
 
 

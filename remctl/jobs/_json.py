@@ -25,9 +25,8 @@ from remctl.jobs._answers import (
     StateEvent,
     TimeoutEvent,
     shown,
-    state_named,
 )
-from remctl.jobs.states import JobState
+from remctl.jobs.states import JobState, RobotStatus
 
 MAX_PARAMETERS: Final = 4 * 1024 * 1024
 """Bytes of the JSON that a job's parameters may come as."""
@@ -86,7 +85,7 @@ def _line(plain: object) -> bytes:
 def _plain(value: object) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: _plain(each) for name, each in value._asdict().items()}
-    if isinstance(value, JobState):
+    if isinstance(value, JobState | RobotStatus):
         return shown(value)
     if isinstance(value, enum.Enum):
         return value.value
@@ -233,8 +232,8 @@ def _decoded(kind: Any, text: str, place: str) -> Any:
     try:
         if kind is bytes:
             return base64.b64decode(text, validate=True)
-        return state_named(text) if kind is JobState else kind(text)
-    except ValueError:
+        return kind[text.upper()] if kind in (JobState, RobotStatus) else kind(text)
+    except (KeyError, ValueError):
         raise Unreadable(f"{place}: it is no {kind.__name__}") from None
 
 

@@ -24,12 +24,12 @@ from remctl.jobs._answers import (
     Machine,
     Output,
     OutputEvent,
+    Robot,
     Script,
     StateEvent,
 )
 from remctl.jobs.client import _asking
 from remctl.jobs.client._asking import (
-    SILENCE,
     Ask,
     Following,
     JobAnswerError,
@@ -67,6 +67,7 @@ __all__ = [
     "NoSuchScriptError",
     "Output",
     "OutputEvent",
+    "Robot",
     "Script",
     "StateEvent",
 ]
@@ -165,6 +166,8 @@ class Client:
         priority: int = 0,
         delay: float = 0,
         guid: str | uuid.UUID | None = None,
+        robot: str | None = None,
+        pool: str | None = None,
     ) -> Job:
         """Make a job that waits to be run; return it.
 
@@ -177,13 +180,15 @@ class Client:
             priority: -100 to 100; higher ones are taken first, and those above 0 are for operators.
             delay: seconds before it may be taken.
             guid: the caller's own, with which it may ask again at any time; None makes one.
+            robot: the name of the robot that is to run it; None with a pool of None leaves it to the server's runners.
+            pool: any robot of this pool.
 
         Raises:
             NoSuchScriptError: there is no such script, or it is turned off.
             JobParameterError: a parameter is missing, unknown or wrong.
-            JobStateError: the GUID is that of another job.
+            JobStateError: the GUID is that of another job, or there is no such robot or pool.
         """
-        return await self._ask(_asking.submit(script, parameters or {}, priority, delay, guid))
+        return await self._ask(_asking.submit(script, parameters or {}, priority, delay, guid, robot, pool))
 
     async def job(self, job: int | str) -> Job:
         """Return a job, by its number or GUID.
@@ -246,6 +251,10 @@ class Client:
     async def machines(self) -> list[Machine]:
         """Return the machines that are known, by name."""
         return await self._ask(_asking.machines())
+
+    async def robots(self) -> list[Robot]:
+        """Return the robots that are known, by name."""
+        return await self._ask(_asking.robots())
 
     # Waiting
 
@@ -321,9 +330,10 @@ class Client:
     async def _follow(self, following: Following) -> AsyncIterator[JobEvent]:
         while not following.over:
             try:
-                async with Remctl(*self._server, **self._options) as session:
+                options = {**self._options, "timeout": following.left(self._options["timeout"])}
+                async with Remctl(*self._server, **options) as session:
                     following.begin()
-                    session.set_timeout(SILENCE)
+                    session.set_timeout(following.left())
                     async for token in session.stream(following.words):
                         if token.type is OutputType.OUTPUT:
                             for event in following.take(token.output or b"", error=token.stream is Stream.STDERR):

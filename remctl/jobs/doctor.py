@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError
 
 from remctl.jobs.scripts import AD_HOC, ScriptError, one_line, verify
 from remctl.jobs.settings import Settings, SettingsError, load
+from remctl.jobs.states import RobotStatus
 from remctl.jobs.store import EXTERNAL, InstalledScript, SchemaError, Store, check
 
 CLOCKS: Final = 5.0
@@ -36,6 +37,12 @@ SPACE: Final = (100 << 20, 1 << 30)
 
 WAITING: Final = 600.0
 """Seconds that a job may be due without being taken."""
+
+WANTED: Final = """
+SELECT DISTINCT robot_id, pool FROM jobs
+WHERE state = 1 AND attempt_id IS NULL AND (robot_id IS NOT NULL OR pool IS NOT NULL)
+"""
+"""For which robots and pools jobs wait."""
 
 OLDEST: Final = (13, 0)
 """The version of PostgreSQL before which nobody has tried."""
@@ -156,7 +163,7 @@ def _database(settings: Settings, store: Store) -> Iterator[Finding]:
         yield _wrong(one_line(error.reason), error.hint or "start it, or mend `database` in the configuration")
         return
     yield _ok("the database answers, and its schema is up to date")
-    steps: tuple[Callable[[Settings, Store], Iterator[Finding]], ...] = (_clock, _kind, _scripts, _rows)
+    steps: tuple[Callable[[Settings, Store], Iterator[Finding]], ...] = (_clock, _kind, _scripts, _rows, _robots)
     for step in steps:
         try:
             yield from step(settings, store)
@@ -236,6 +243,21 @@ def _rows(settings: Settings, store: Store) -> Iterator[Finding]:
         yield _warning(
             f"there is no account {EXTERNAL}", f"if scripts need it: remctl-jobs account password {EXTERNAL}"
         )
+
+
+def _robots(settings: Settings, store: Store) -> Iterator[Finding]:  # noqa: ARG001
+    """A line for each robot, without the GUID that it signs in with."""
+    with store.database.read() as connection:
+        wanted = {(row.robot_id, row.pool) for row in connection.execute(text(WANTED))}
+    for robot in store.robots.all():
+        said = f"the robot {one_line(robot.name)} is {robot.status.name.lower()}"
+        waited_for = (robot.id, None) in wanted or (robot.pool is not None and (None, robot.pool) in wanted)
+        if not waited_for or robot.status in (RobotStatus.READY, RobotStatus.WORKING):
+            yield _ok(said)
+        elif robot.status is RobotStatus.DISCONNECTED:
+            yield _warning(f"{said}, and jobs wait for it", "start its agent, and see that it reaches the server")
+        else:
+            yield _warning(f"{said}, and jobs wait for it", "remctl-jobs robot enable, or robot license")
 
 
 # The daemons

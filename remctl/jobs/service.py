@@ -6,6 +6,7 @@ that somebody may not see is told from none at all by nobody.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 from collections.abc import Mapping, Sequence
@@ -256,8 +257,11 @@ class Desk:
         return self._store.machines.all()
 
     def robots(self) -> list[Robot]:
-        """Return the robots that are known, by name; their GUIDs are what they sign in with, and for nobody to see."""
-        return [robot._replace(guid="") for robot in self._store.robots.all()]
+        """Return the robots that are known, by name, with those of their jobs that the principal may see.
+
+        Their GUIDs are what they sign in with, and for nobody to see.
+        """
+        return [robot._replace(guid="", job=self._seen(robot.job)) for robot in self._store.robots.all()]
 
     # What they are made of
 
@@ -278,6 +282,13 @@ class Desk:
         if len(found) > 1:
             raise StoreError(f"there are {len(found)} robots of the name {wanted!r}", hint="name one by its GUID")
         return found[0].id
+
+    def _seen(self, job: int | None) -> int | None:
+        """The number of a job, if the principal may see it."""
+        if job is not None:
+            with contextlib.suppress(StoreError):
+                return self.job(job).id
+        return None
 
     def _may_use(self, script: InstalledScript) -> bool:
         return script.users is None or self.role is Role.ADMINISTRATOR or script.users.allows(self.principal)

@@ -27,6 +27,7 @@ from remctl.jobs._answers import (
     Machine,
     Output,
     OutputEvent,
+    Robot,
     Said,
     Script,
     StateEvent,
@@ -35,7 +36,7 @@ from remctl.jobs._answers import (
 from remctl.jobs._json import Unreadable
 from remctl.jobs.client import _asking
 from remctl.jobs.client._asking import Following
-from remctl.jobs.states import JobState, Reason
+from remctl.jobs.states import JobState, Reason, RobotStatus
 from remctl.types import Result
 
 JOB = Job(
@@ -74,6 +75,10 @@ class TestRows:
     def test_scripts_come_back_as_they_were(self, scripts: list[Script]) -> None:
         assert _json.read(list[Script], _json.written(scripts)) == scripts
 
+    @given(st.lists(rows(Robot), max_size=3))
+    def test_robots_come_back_as_they_were(self, robots: list[Robot]) -> None:
+        assert _json.read(list[Robot], _json.written(robots)) == robots
+
     @given(st.builds(History, st.lists(rows(_answers.Attempt), max_size=2), st.lists(rows(_answers.Event), max_size=2)))
     def test_histories_come_back_as_they_were(self, history: History) -> None:
         assert _json.read(History, _json.written(history)) == history
@@ -92,6 +97,7 @@ class TestRows:
         assert Job._fields == store.Job._fields
         assert Machine._fields == store.Machine._fields
         assert Output._fields == store.Output._fields
+        assert set(Robot._fields) == set(store.Robot._fields) - {"id", "guid", "licensed", "enabled"}
         assert _answers.Event._fields == store.Event._fields
 
     def test_states_have_names_in_any_case(self) -> None:
@@ -105,6 +111,17 @@ class TestReading:
         found = json.loads(_json.written(JOB)) | {"colour": "red"}
         assert _json.read(Job, json.dumps(found).encode()) == JOB
         assert _json.read_event(b'{"event":"weather","is":"fine"}') is None
+
+    def test_does_without_what_an_earlier_version_does_not_say(self) -> None:
+        found = json.loads(_json.written(JOB))
+        del found["robot"], found["pool"]
+        assert _json.read(Job, json.dumps(found).encode()) == JOB
+
+    def test_of_a_robot_that_does_what_nobody_knows_is_refused(self) -> None:
+        found = json.loads(_json.written(Robot("R2", None, RobotStatus.READY, None, None, None)))
+        assert found["status"] == "Ready"
+        with pytest.raises(Unreadable, match="status: it is no RobotStatus"):
+            _json.read(Robot, json.dumps(found | {"status": "Dancing"}).encode())
 
     @pytest.mark.parametrize(
         ("change", "complaint"),
@@ -209,6 +226,9 @@ class TestAsking:
             lambda: _asking.job(1.5),
             lambda: _asking.job(True),
             lambda: _asking.job(""),
+            lambda: _asking.submit("greet", {}, 0, 0, None, "R2", "night"),
+            lambda: _asking.submit("greet", {}, 0, 0, None, ""),
+            lambda: _asking.submit("greet", {}, 0, 0, None, None, ""),
             lambda: _asking.submit("greet", {}, 101, 0, None),
             lambda: _asking.submit("greet", {}, 0, -1, None),
             lambda: _asking.submit("greet", {}, 0, "1", None),

@@ -16,7 +16,7 @@ from serving import PATIENCE, ServerThread
 
 import remctl
 from jobs.runners import WAIT, MakeSite, Site, until, working
-from remctl import RemctlConnectionError, RemctlNotOpenedError
+from remctl import RemctlConnectionError, RemctlNotOpenedError, RemctlTimeoutError
 from remctl.aio import Server
 from remctl.jobs import aio, client
 from remctl.jobs._answers import EndEvent, GapEvent, JobEvent, OutputEvent, StateEvent
@@ -24,7 +24,7 @@ from remctl.jobs.client import _asking
 from remctl.jobs.command import backend
 from remctl.jobs.service import Service
 from remctl.jobs.settings import AccessSettings
-from remctl.jobs.states import JobState, Reason
+from remctl.jobs.states import JobState, Reason, RobotStatus
 from remctl.testing import Sandbox
 
 USER: Final = "user@SANDBOX.TEST"
@@ -152,6 +152,23 @@ class TestJobs:
             (1, "exit", "one")
         ]
         assert [machine.certified for machine in user.machines()] == [False]
+
+    def test_are_for_a_robot_or_a_pool(self, site: Site, user: Any) -> None:
+        site.install("true")
+        robot = site.store.robots.add("R2", pool="night")
+        made = [user.submit("work", robot="R2"), user.submit("work", pool="night"), user.submit("work")]
+        assert [(job.robot, job.pool) for job in made] == [("R2", None), (None, "night"), (None, None)]
+        assert user.jobs() == made[::-1]
+        site.store.robots.heard(robot.guid, RobotStatus.READY, 60, machine="pc7")
+        assert site.store.robots.claim(robot.guid, 60) is not None
+        (found,) = user.robots()
+        assert (found.name, found.pool, found.machine, found.job) == ("R2", "night", "pc7", made[0].id)
+        assert found.status is RobotStatus.READY
+        for unknown in ({"robot": "R9"}, {"pool": "day"}):
+            with pytest.raises(client.JobStateError, match="there is no robot"):
+                user.submit("work", **unknown)
+        with pytest.raises(ValueError, match="robot and pool cannot be given both"):
+            user.submit("work", robot="R2", pool="night")
 
     def test_are_listed_page_by_page(self, site: Site, user: Any) -> None:
         site.install("true")
@@ -324,11 +341,16 @@ class TestWaiting:
             with pytest.raises(RemctlConnectionError):
                 waiting.result(PATIENCE)
 
+    def test_ends_with_its_limit_where_the_server_says_nothing(self, make_client: MakeClient) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor() as pool:
+            user = make_client(silent.getsockname()[1])
+            with pytest.raises(RemctlTimeoutError):
+                pool.submit(user.wait, 1, 0.1).result(PATIENCE)
+
     def test_goes_on_after_a_silence_that_is_too_long(
         self, site: Site, server: ServerThread, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("remctl.jobs.client._client.SILENCE", 0.3)
-        monkeypatch.setattr(aio, "SILENCE", 0.3)
+        monkeypatch.setattr(_asking, "SILENCE", 0.3)
         site.install("true")
         with Relay(server.port) as relay, ThreadPoolExecutor() as pool:
             user = make_client(relay.port)

@@ -16,7 +16,7 @@ import pytest
 from jobs.postgres import Postgres
 from jobs.runners import MakeSite, Site, until, working
 from remctl import Result, Stream
-from remctl.backend import Context
+from remctl.backend import Context, ExitStatus
 from remctl.backend._context import Caller
 from remctl.jobs import command
 from remctl.jobs._place import VARIABLE
@@ -27,7 +27,7 @@ from remctl.jobs.command._refusal import Refusal
 from remctl.jobs.scripts import AD_HOC
 from remctl.jobs.service import Service
 from remctl.jobs.settings import AccessSettings
-from remctl.jobs.states import JobState
+from remctl.jobs.states import JobState, RobotStatus
 
 ADA: Final = "ada@EXAMPLE.ORG"
 OPERATOR: Final = "op@EXAMPLE.ORG"
@@ -98,6 +98,31 @@ class TestScripts:
         assert b"private" not in call("scripts").stdout
         assert b"private" in call("scripts", principal=OPERATOR).stdout
         refused(call("script", "private"), 77, "may not use the script 'private'")
+
+
+class TestRobots:
+    def test_are_listed_without_their_guids(self, call: Call, site: Site) -> None:
+        robot = site.store.robots.add("R2", pool="night")
+        site.store.robots.add("new\x1b")
+        site.store.robots.heard(robot.guid, RobotStatus.READY, 60, machine="pc7")
+        call("submit", "--robot=R2", "work", "name=Ada")
+        assert site.store.robots.claim(robot.guid, 60) is not None
+        text = call("robots").stdout.decode()
+        first, second = (line.split() for line in text.splitlines())
+        assert [*first[:4], *first[5:]] == ["R2", "night", "Ready", "pc7", "job", "1"]
+        assert second == ["new\\x1b", "-", "Disconnected", "-", "-", "-"]
+        found = said(call("robots", "--json"))
+        assert found[0] == {
+            "name": "R2",
+            "pool": "night",
+            "status": "Ready",
+            "seen_at": site.store.robots.get(robot.guid).seen_at,
+            "machine": "pc7",
+            "job": 1,
+        }
+        assert said(call("robots", "--json", principal=OPERATOR)) == found
+        assert said(call("robots", "--json", principal="bob@EXAMPLE.ORG"))[0]["job"] is None
+        assert not any(each.guid in text + str(found) for each in site.store.robots.all())
 
 
 class TestSubmit:
@@ -184,6 +209,18 @@ class TestJobs:
         assert [event["state"] for event in said(call("history", "--json", "1"))["events"]][-1] == "Success"
         assert call("machines").stdout.split()[2:3] == [b"-"]
         assert said(call("machines", "--json"))[0]["certified"] is False
+
+    def test_are_for_a_robot_or_a_pool(self, call: Call, site: Site) -> None:
+        site.store.robots.add("R2", pool="night")
+        for options, place in ((["--robot=R2"], ("R2", None)), (["--pool=night"], (None, "night")), ([], (None, None))):
+            job = said(call("submit", "--json", *options, "work", "name=Ada"))
+            assert (job["robot"], job["pool"]) == place
+            assert job == said(call("status", "--json", str(job["id"])))
+        refused(call("submit", "--robot=R9", "work", "name=Ada"), 1, "there is no robot 'R9'")
+        refused(call("submit", "--pool=day", "work", "name=Ada"), 1, "there is no robot of the pool 'day'")
+        both = call("submit", "--robot=R2", "--pool=night", "work", "name=Ada")
+        assert b"--robot and --pool cannot be given both" in both.stderr
+        assert both.status == ExitStatus.USAGE
 
     def test_are_stopped_aborted_and_retried(self, call: Call) -> None:
         for verb, state in (("stop", "Stopped (stopped)"), ("abort", "Aborted (aborted)")):
@@ -447,6 +484,6 @@ class TestProgram:
         program.chmod(0o755)
         done = subprocess.run([program, "--remctld-config", "--program", program], capture_output=True, timeout=30)
         lines = done.stdout.decode().splitlines()
-        assert (done.stderr, len(lines)) == (b"", 14)
+        assert (done.stderr, len(lines)) == (b"", 15)
         (line,) = [line for line in lines if line.startswith("job submit ")]
         assert f" {program} stdin=last logmask=2,3," in line

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +24,11 @@ from remctl.jobs.scripts import _languages
 from remctl.jobs.settings import load
 from remctl.jobs.store import Store, upgrade
 from remctl.testing import Sandbox
+
+ROBOT = """
+INSERT INTO robots (guid, name, pool, status, licensed, enabled)
+VALUES ('guid of {name}', '{name}', {pool}, 0, {licensed}, true)
+"""
 
 
 class Patient:
@@ -267,6 +273,34 @@ def test_a_machine_that_is_silent_is_a_warning(patient: Patient) -> None:
     patient.sql("INSERT INTO machines (name, address, certified, seen_at) VALUES ('named', '192.0.2.1', true, NULL)")
     patient.sql("INSERT INTO machines (name, address, certified, seen_at) VALUES ('gone', '192.0.2.2', true, 1000)")
     patient.finds(Verdict.WARNING, "the machine gone was heard of ")
+
+
+def test_robots_have_a_line_each_without_their_guids(patient: Patient) -> None:
+    patient.sql(ROBOT.format(name="R2", pool="NULL", licensed="true"))
+    patient.sql(ROBOT.format(name="R3", pool="'night'", licensed="false"))
+    found = str(patient.findings(*Verdict))
+    assert "the robot R2 is disconnected" in found
+    assert "the robot R3 is unlicensed" in found
+    assert "jobs wait for it" not in found
+    assert "guid of" not in found
+
+
+@pytest.mark.parametrize(("licensed", "status"), [("true", "disconnected"), ("false", "unlicensed")])
+@pytest.mark.parametrize("place", [["--robot", "R2"], ["--pool", "night"]])
+def test_a_robot_that_jobs_wait_for_in_vain_is_a_warning(
+    patient: Patient, capsys: pytest.CaptureFixture[str], licensed: str, status: str, place: list[str]
+) -> None:
+    patient.sql(ROBOT.format(name="R2", pool="'night'", licensed=licensed))
+    patient.sql(ROBOT.format(name="C3", pool="NULL", licensed=licensed))
+    assert cli.main(["--config", str(patient.file), "submit", "nap", *place]) == 0
+    patient.finds(Verdict.WARNING, f"the robot R2 is {status}, and jobs wait for it")
+
+
+def test_a_robot_that_is_ready_for_its_jobs_is_ok(patient: Patient, capsys: pytest.CaptureFixture[str]) -> None:
+    patient.sql(ROBOT.format(name="R2", pool="NULL", licensed="true"))
+    assert cli.main(["--config", str(patient.file), "submit", "nap", "--robot", "R2"]) == 0
+    patient.sql(f"UPDATE robots SET status = 2, seen_at = {time.time()}")
+    assert "the robot R2 is ready" in str(patient.findings(Verdict.OK))
 
 
 def test_a_job_that_nobody_takes_is_a_warning(patient: Patient, capsys: pytest.CaptureFixture[str]) -> None:

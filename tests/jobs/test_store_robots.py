@@ -53,7 +53,7 @@ class TestAdministration:
 
     def test_takes_the_guid_that_is_given(self, store: Store) -> None:
         assert store.robots.add("C3", guid=NOBODY.upper()).guid == NOBODY
-        with pytest.raises(StoreError, match="there is a robot with the GUID 0"):
+        with pytest.raises(StoreError, match="there is a robot with that GUID already"):
             store.robots.add("C4", guid=NOBODY)
         with pytest.raises(ValueError, match=r"guid must be like 0.*'robot'"):
             store.robots.add("C4", guid="robot")

@@ -33,6 +33,9 @@ def declare_all(commands: Commands) -> None:
     )
     submit.add_argument("--priority", type=int, default=0, help="-100 to 100; higher ones are first")
     submit.add_argument("--delay", type=float, default=0, metavar="SECONDS", help="not before that")
+    where = submit.add_mutually_exclusive_group()
+    where.add_argument("--robot", metavar="NAME|GUID", help="have this robot run it, and not a runner")
+    where.add_argument("--pool", metavar="NAME", help="have any robot of this pool run it")
     declare(commands, "status", _status, "show a job, or the latest ones").add_argument("job", type=_job, nargs="?")
     listed = declare(commands, "list", _list, "list jobs, the latest first")
     listed.add_argument("--state", action="append", default=[], choices=[each.name.lower() for each in JobState])
@@ -62,8 +65,9 @@ def _submit(options: argparse.Namespace) -> int:
         for name in desk.script(options.name).parameters.secrets:
             if name in words:
                 raise CommandLineError(f"the parameter {name} is secret", hint="change it, and give it with --stdin")
+        more = {name: getattr(options, name) for name in ("priority", "delay", "robot", "pool")}
         try:
-            job = desk.submit(options.name, {**words, **piped}, priority=options.priority, delay=options.delay)
+            job = desk.submit(options.name, {**words, **piped}, **more)
         except ValueError as error:
             raise CommandLineError(str(error)) from error
     print(job.id)
@@ -147,7 +151,11 @@ def _piped() -> dict[str, str]:
 
 
 def _job(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
+    if not text.isdecimal():
+        return text
+    if len(text) > 18:  # no database has so many
+        raise argparse.ArgumentTypeError(f"there is no job {text}")
+    return int(text)
 
 
 def _line(job: Job) -> str:

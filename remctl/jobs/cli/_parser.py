@@ -12,10 +12,10 @@ from sqlalchemy.exc import DBAPIError
 
 from remctl.exceptions import RemctlError
 from remctl.jobs._place import DEFAULT, VARIABLE
-from remctl.jobs.cli import _accounts, _daemons, _doctor, _folder, _jobs, _machines, _printed, _scripts
+from remctl.jobs.cli import _accounts, _daemons, _doctor, _folder, _jobs, _machines, _printed, _robots, _scripts
 from remctl.jobs.cli._shared import said
 
-SUBJECTS: Final = (_folder, _scripts, _jobs, _machines, _accounts, _daemons, _doctor, _printed)
+SUBJECTS: Final = (_folder, _scripts, _jobs, _machines, _robots, _accounts, _daemons, _doctor, _printed)
 
 STATUSES: Final = """\
 exit status: 0; 1 if something cannot be done, which one line on standard error tells; 2 for a wrong command line

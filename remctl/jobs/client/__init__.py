@@ -15,6 +15,7 @@ from remctl.jobs._answers import (
     Machine,
     Output,
     OutputEvent,
+    Robot,
     Script,
     StateEvent,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "NoSuchScriptError",
     "Output",
     "OutputEvent",
+    "Robot",
     "Script",
     "StateEvent",
 ]

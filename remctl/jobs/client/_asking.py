@@ -27,6 +27,7 @@ from remctl.jobs._answers import (
     Machine,
     Output,
     OutputEvent,
+    Robot,
     Said,
     Script,
     StateEvent,
@@ -41,6 +42,9 @@ T = TypeVar("T")
 
 SILENCE: Final = 3 * ALIVE
 """Seconds without a word after which a connection on which somebody waits is taken for lost."""
+
+LATE: Final = 5.0
+"""Seconds that a server has to say itself that the time limit has passed."""
 
 PAUSES: Final = (0.1, 5.0)
 """Seconds between two attempts to reach a server again: the first, and the longest."""
@@ -141,18 +145,27 @@ def script(name: object) -> Ask[Script]:
 
 
 def submit(
-    script: object, parameters: Mapping[str, Any], priority: object, delay: object, guid: str | uuid.UUID | None
+    script: object,
+    parameters: Mapping[str, Any],
+    priority: object,
+    delay: object,
+    guid: str | uuid.UUID | None,
+    robot: object = None,
+    pool: object = None,
 ) -> Ask[Job]:
     """Make a job; the GUID is what makes it safe to ask twice."""
     if not isinstance(parameters, Mapping):
         raise TypeError(f"parameters must be a mapping, and is {type(parameters).__name__}")
     data = _json.written_parameters(parameters)
-    options = (
+    if robot is not None and pool is not None:
+        raise ValueError("robot and pool cannot be given both")
+    options = [
         f"--priority={_integer('priority', priority, -100, 100)}",
         f"--delay={_delay(delay)}",
         f"--guid={uuid.uuid4() if guid is None else _answers.as_guid(guid)}",
         "--stdin",
-    )
+        *_given(robot=robot, pool=pool),
+    ]
     return _asked(Job, "submit", _arguments.check_text("script", script), data, options=options)
 
 
@@ -165,9 +178,7 @@ def jobs(owner: object, states: Sequence[JobState], script: object, before: obje
     """Which jobs there are."""
     options = [f"--limit={_integer('limit', limit, 1, 1000)}"]
     options += [f"--state={_answers.shown(JobState(state))}" for state in states]
-    for name, text in (("owner", owner), ("script", script)):
-        if text is not None:
-            options.append(f"--{name}={_arguments.check_text(name, text)}")
+    options += _given(owner=owner, script=script)
     if before is not None:
         options.append(f"--before={_integer('before', before, 1, 10**18 - 1)}")
     return _asked(list[Job], "list", options=options)
@@ -191,6 +202,11 @@ def change(verb: str, number: object) -> Ask[Job]:
 def machines() -> Ask[list[Machine]]:
     """Which machines there are."""
     return _asked(list[Machine], "machines")
+
+
+def robots() -> Ask[list[Robot]]:
+    """Which robots there are."""
+    return _asked(list[Robot], "robots")
 
 
 def _asked(kind: Any, verb: str, *words: str | bytes, options: Sequence[str] = (), again: bool = True) -> Ask[Any]:
@@ -253,6 +269,17 @@ class Following:
         if self._deadline is not None:
             words.append(f"--timeout={max(0.0, self._deadline - time.monotonic()):.3f}")
         return (*words, "--", self._number)
+
+    def left(self, timeout: float | None = None) -> float:
+        """Return the seconds to wait for a connection, or for the next word: no longer than there is any use in it.
+
+        Args:
+            timeout: seconds for which the caller would wait; None or 0 is without limit.
+        """
+        longest = min(timeout or SILENCE, SILENCE)
+        if self._deadline is None:
+            return longest
+        return min(longest, max(0.0, self._deadline - time.monotonic()) + LATE)
 
     def begin(self) -> None:
         """A connection is there."""
@@ -373,6 +400,11 @@ def _evidence(words: Sequence[str | bytes], host: str, **more: Any) -> dict[str,
 
 
 # Checks
+
+
+def _given(**texts: object) -> list[str]:
+    """The options for those texts that are there."""
+    return [f"--{name}={_arguments.check_text(name, text)}" for name, text in texts.items() if text is not None]
 
 
 def _number(number: object) -> str:

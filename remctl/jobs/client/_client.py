@@ -20,11 +20,11 @@ from remctl.jobs._answers import (
     JobEvent,
     Machine,
     Output,
+    Robot,
     Script,
 )
 from remctl.jobs.client import _asking
 from remctl.jobs.client._asking import (
-    SILENCE,
     Ask,
     Following,
 )
@@ -122,6 +122,8 @@ class Client:
         priority: int = 0,
         delay: float = 0,
         guid: str | uuid.UUID | None = None,
+        robot: str | None = None,
+        pool: str | None = None,
     ) -> Job:
         """Make a job that waits to be run; return it.
 
@@ -134,13 +136,15 @@ class Client:
             priority: -100 to 100; higher ones are taken first, and those above 0 are for operators.
             delay: seconds before it may be taken.
             guid: the caller's own, with which it may ask again at any time; None makes one.
+            robot: the name of the robot that is to run it; None with a pool of None leaves it to the server's runners.
+            pool: any robot of this pool.
 
         Raises:
             NoSuchScriptError: there is no such script, or it is turned off.
             JobParameterError: a parameter is missing, unknown or wrong.
-            JobStateError: the GUID is that of another job.
+            JobStateError: the GUID is that of another job, or there is no such robot or pool.
         """
-        return self._ask(_asking.submit(script, parameters or {}, priority, delay, guid))
+        return self._ask(_asking.submit(script, parameters or {}, priority, delay, guid, robot, pool))
 
     def job(self, job: int | str) -> Job:
         """Return a job, by its number or GUID.
@@ -203,6 +207,10 @@ class Client:
     def machines(self) -> list[Machine]:
         """Return the machines that are known, by name."""
         return self._ask(_asking.machines())
+
+    def robots(self) -> list[Robot]:
+        """Return the robots that are known, by name."""
+        return self._ask(_asking.robots())
 
     # Waiting
 
@@ -278,9 +286,10 @@ class Client:
     def _follow(self, following: Following) -> Iterator[JobEvent]:
         while not following.over:
             try:
-                with Remctl(*self._server, **self._options) as session:
+                options = {**self._options, "timeout": following.left(self._options["timeout"])}
+                with Remctl(*self._server, **options) as session:
                     following.begin()
-                    session.set_timeout(SILENCE)
+                    session.set_timeout(following.left())
                     for token in session.stream(following.words):
                         if token.type is OutputType.OUTPUT:
                             yield from following.take(token.output or b"", error=token.stream is Stream.STDERR)

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from remctl.backend import Context, ExitStatus
-from remctl.jobs._answers import UNAVAILABLE, Attempt, Event, History, Job, Machine, Script, Stream
+from remctl.jobs._answers import UNAVAILABLE, Attempt, Event, History, Job, Machine, Robot, Script, Stream
 from remctl.jobs._place import REMOTE
 from remctl.jobs.attempt import Piece
 from remctl.jobs.command._refusal import Refusal
@@ -30,9 +30,9 @@ from remctl.jobs.store import InstalledScript, SchemaError, Store, StoreError, c
 
 logger = logging.getLogger(__name__)
 
-R = TypeVar("R", Job, Attempt, Event, Machine)
+R = TypeVar("R", Job, Attempt, Event, Machine, Robot)
 
-AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError)
+AWAY: Final = (DBAPIError, PoolTimeoutError)
 """What SQLAlchemy raises when a database cannot be reached, or has no time."""
 
 
@@ -158,6 +158,10 @@ class Counter:
     def machines(self) -> list[Machine]:
         """Return the machines that are known."""
         return [_row(Machine, machine) for machine in self._desk.machines()]
+
+    def robots(self) -> list[Robot]:
+        """Return the robots that are known; of their jobs, those that the caller may see."""
+        return [_row(Robot, robot) for robot in self._desk.robots()]
 
     def _installed(self, name: str) -> InstalledScript:
         try:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from remctl.jobs.service import Service
 
 SUBMIT: Final = (
-    "[--priority <priority>] [--delay <delay>] [--guid <guid>] [--stdin] [--json] <script> [<name=value> ...]"
+    "[--priority <priority>] [--delay <delay>] [--robot <robot> | --pool <pool>] [--guid <guid>] [--stdin] [--json] "
+    "<script> [<name=value> ...]"
 )
 
 
@@ -39,7 +40,7 @@ def _is_state(text: str) -> None:
     _answers.state_named(text)
 
 
-JobId = Annotated[str, Match("[0-9]{1,18}|[0-9A-Za-z-]{19,64}"), "the job's number or GUID"]
+JobId = Annotated[str, Match("[0-9]{1,18}|(?=.*[A-Za-z-])[0-9A-Za-z-]{19,64}"), "the job's number or GUID"]
 ScriptName = Annotated[str, "the script's name"]
 Json = Annotated[bool, "in JSON"]
 Guid = Annotated[str, _is_guid, "your own: asking again with it makes no second job"]
@@ -113,6 +114,7 @@ def _table(service: Callable[[], Service]) -> Backend:
     made.command(commands.abort)
     made.command(commands.retry)
     made.command(commands.machines)
+    made.command(commands.robots)
     return made
 
 
@@ -145,6 +147,8 @@ class _Commands:
         last: Annotated[BinaryIO, STDIN, SECRET, "the last of these words, or with --stdin a JSON object"],
         priority: Annotated[int, Range(-100, 100), "higher ones are taken first; above 0 for operators"] = 0,
         delay: Annotated[float, Range(0, 999_999_999), "seconds before it may be taken"] = 0,
+        robot: Annotated[str | None, "the name of the robot that is to run it"] = None,
+        pool: Annotated[str | None, "any robot of this pool"] = None,
         guid: Guid | None = None,
         stdin: Annotated[bool, "the last word is a JSON object of parameters"] = False,
         json: Json = False,
@@ -156,6 +160,8 @@ class _Commands:
         Parameters that are secret are taken with --stdin alone, from the JSON
         object that is the last word; by hand it comes on standard input.
         """
+        if robot is not None and pool is not None:
+            raise UsageError("--robot and --pool cannot be given both")
         piped: dict[str, str] = {}
         if stdin:
             piped = _piped(last)
@@ -168,7 +174,8 @@ class _Commands:
             raise UsageError(f"the parameter {twice[0]} is given twice")
         with self._counter(context, json) as counter:
             identity = None if guid is None else _answers.as_guid(guid)
-            job = counter.submit(words[0], worded, piped, priority=priority, delay=delay, guid=identity)
+            options = {"priority": priority, "delay": delay, "guid": identity, "robot": robot, "pool": pool}
+            job = counter.submit(words[0], worded, piped, **options)
         return _json.written(job) if json else f"{job.id}\n"
 
     def status(self, context: Context, job: JobId, *, json: Json = False) -> str | bytes:
@@ -262,13 +269,19 @@ class _Commands:
         with self._counter(context, json) as counter:
             return _shown(counter.retry(_number(job)), json)
 
-    # Machines
+    # Machines and robots
 
     def machines(self, context: Context, *, json: Json = False) -> str | bytes:
         """List the machines that are known."""
         with self._counter(context, json) as counter:
             found = counter.machines()
         return _json.written(found) if json else _wording.machines(found)
+
+    def robots(self, context: Context, *, json: Json = False) -> str | bytes:
+        """List the robots that are known, and what they do."""
+        with self._counter(context, json) as counter:
+            found = counter.robots()
+        return _json.written(found) if json else _wording.robots(found)
 
     @contextlib.contextmanager
     def _counter(self, context: Context, json: bool) -> Iterator[Counter]:

@@ -14,6 +14,7 @@ from remctl.jobs._answers import (
     History,
     Job,
     Machine,
+    Robot,
     Said,
     Script,
     StateEvent,
@@ -52,6 +53,15 @@ def machines(rows: Sequence[Machine]) -> str:
     """Return a line for each machine."""
     return "".join(
         f"{_plain(row.name):20} {row.address:15} {'certified' if row.certified else '-':9} {_time(row.seen_at)}\n"
+        for row in rows
+    )
+
+
+def robots(rows: Sequence[Robot]) -> str:
+    """Return a line for each robot."""
+    return "".join(
+        f"{_plain(row.name):20} {_plain(row.pool or '-'):12} {shown(row.status):12} {_plain(row.machine or '-'):20} "
+        f"{_time(row.seen_at)} {'-' if row.job is None else f'job {row.job}'}\n"
         for row in rows
     )
 

@@ -43,7 +43,7 @@ SELECT
 FROM wanted JOIN scripts ON name = script
 WHERE NOT EXISTS (SELECT 1 FROM wanted LEFT JOIN scripts ON name = script WHERE enabled IS NOT TRUE)
 ON CONFLICT (guid) DO NOTHING
-RETURNING id, guid, created_at
+RETURNING id, guid, created_at, (SELECT name FROM robots WHERE robots.id = robot_id) AS robot
 """
 """Jobs in one statement, however many there are: all of them, or none where a script is not there."""
 
@@ -327,9 +327,10 @@ def _fields(guid: str, order: Order) -> dict[str, Any]:
 
 def _made(order: Order, row: Row[Any]) -> Job:
     empty = dict.fromkeys(Job._fields)
-    known = {"id": row.id, "guid": row.guid, "created_at": row.created_at, "attempts": 0, "state": JobState.PENDING}
-    asked = {name: getattr(order, name) for name in ("script", "owner", "priority")}
-    return Job(**{**empty, **asked, **known, "parameters": dict(order.parameters)})
+    known = {name: getattr(row, name) for name in ("id", "guid", "created_at", "robot")}
+    asked = {name: getattr(order, name) for name in ("script", "owner", "priority", "pool")}
+    given = {"parameters": dict(order.parameters), "attempts": 0, "state": JobState.PENDING}
+    return Job(**{**empty, **asked, **known, **given})
 
 
 def _same(order: Order, job: Job) -> Job:

@@ -73,7 +73,7 @@ class Robots:
             with self._database.write() as connection:
                 connection.execute(insert(robots).values(values))
         except IntegrityError:
-            raise StoreError(f"there is a robot with the GUID {made} already") from None
+            raise StoreError("there is a robot with that GUID already") from None
         return self.get(made)
 
     def change(self, guid: str, *, enabled: bool | None = None, licensed: bool | None = None) -> Robot:
@@ -101,7 +101,7 @@ class Robots:
                 row = _locked(connection, guid)
                 connection.execute(delete(robots).where(robots.c.id == row.id))
         except IntegrityError:
-            raise StoreError(f"there are jobs for the robot {guid}: turn it off instead") from None
+            raise StoreError(f"there are jobs for the robot {row.name}: turn it off instead") from None
 
     def all(self) -> list[Robot]:
         """Return the robots, by name."""

@@ -87,6 +87,7 @@ class _Page:
             self._get("/jobs/{job}/live", live.view),
             self._get("/jobs/{job}/output/{stream}", views.output),
             self._get("/machines", views.machines),
+            self._get("/robots", views.robots),
             self._get("/{path:path}", views.nothing),
         ]
         return Starlette(

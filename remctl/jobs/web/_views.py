@@ -59,11 +59,21 @@ class Views:
         key = visit.form.get("key", "")
         typed = forms.read(script.parameters, visit.form)
         given = forms.values(script.parameters, typed)
+        where = visit.form.get("where", "")
         try:
-            job = visit.desk.submit(script.name, given, guid=forms.guid(key, script.name, given))
+            place = forms.place(where)
+        except ValueError:
+            raise HTTPException(400, "there is no such place to run") from None
+        guid = forms.guid(key, script.name, given, where)
+        try:
+            job = visit.desk.submit(script.name, given, guid=guid, robot=place.robot, pool=place.pool)
         except ScriptError as error:
             errors = forms.errors(script.parameters, given)
             return self._filled(visit, script, key, typed, errors, None if errors else error.reason)
+        except StoreError as error:
+            if not any(place):
+                raise
+            return self._filled(visit, script, key, typed, {}, error.reason)
         return _see(f"/jobs/{job.id}")
 
     def jobs(self, visit: Visit) -> Response:
@@ -130,6 +140,10 @@ class Views:
         """The machines."""
         return self._look.page(visit.request, "machines.html", machines=visit.desk.machines())
 
+    def robots(self, visit: Visit) -> Response:
+        """The robots, and what they do; of their jobs, those that somebody may see."""
+        return self._look.page(visit.request, "robots.html", robots=visit.desk.robots())
+
     def nothing(self, visit: Visit) -> Response:
         """What is said of every other address."""
         raise HTTPException(404, f"there is no page {visit.request.url.path}")
@@ -154,10 +168,17 @@ class Views:
         errors: dict[str, str],
         error: str | None = None,
     ) -> Response:
-        fields = forms.fields(script.parameters, typed, errors)
-        status = 422 if errors or error else 200
         return self._look.page(
-            visit.request, "script.html", status, script=script, fields=fields, key=key, error=error, errors=errors
+            visit.request,
+            "script.html",
+            422 if errors or error else 200,
+            script=script,
+            fields=forms.fields(script.parameters, typed, errors),
+            places=forms.places(visit.desk.robots()),
+            where=visit.form.get("where", ""),
+            key=key,
+            error=error,
+            errors=errors,
         )
 
 

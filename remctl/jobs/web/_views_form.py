@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from remctl.jobs.scripts import Parameter, Parameters, ScriptError, Type
+from remctl.jobs.store import Robot
 
 PREFIX: Final = "p."
 """Before the names of parameters in the form, which has fields of its own."""
@@ -51,6 +53,13 @@ class Field(NamedTuple):
         return hints
 
 
+class Place(NamedTuple):
+    """Where a job is to run, as `Desk.submit` takes it; on the server's runners without both."""
+
+    robot: str | None = None
+    pool: str | None = None
+
+
 def fields(parameters: Parameters, typed: Mapping[str, str], errors: Mapping[str, str]) -> list[Field]:
     """Return the fields.
 
@@ -90,19 +99,53 @@ def errors(parameters: Parameters, given: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def guid(key: str, script: str, given: Mapping[str, str]) -> str:
+def places(robots: Sequence[Robot]) -> list[tuple[str, str]]:
+    """Return where a job may run, as value and label; none where there are no robots.
+
+    Robots that share a name cannot be told apart by it, and are left to their pools.
+    """
+    if not robots:
+        return []
+    pools = sorted({robot.pool for robot in robots if robot.pool is not None})
+    names = Counter(robot.name for robot in robots)
+    return [
+        ("", "this server's runners"),
+        *((f"pool:{pool}", f"any robot of the pool {pool}") for pool in pools),
+        *((f"robot:{name}", f"the robot {name}") for name, count in names.items() if count == 1),
+    ]
+
+
+def place(value: str) -> Place:
+    """Return where a job is to run.
+
+    Args:
+        value: one of those of `places`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    kind, _, name = value.partition(":")
+    if value and (kind not in ("pool", "robot") or not name):
+        raise ValueError(value)
+    return Place(**{kind: name}) if value else Place()
+
+
+def guid(key: str, script: str, given: Mapping[str, str], where: str = "") -> str:
     """Return the GUID of the job: the same form with the same values is the same job, however often it is sent.
 
     Args:
         key: what was made up for this form.
         script: the script's name.
         given: the values.
+        where: where the job is to run; empty is the server's runners.
     """
     try:
         base = uuid.UUID(key)
     except ValueError:
         base = uuid.uuid4()
-    return str(uuid.uuid5(base, "\0".join([script, *(f"{name}\0{text}" for name, text in sorted(given.items()))])))
+    return str(
+        uuid.uuid5(base, "\0".join([script, where, *(f"{name}\0{text}" for name, text in sorted(given.items()))]))
+    )
 
 
 def _field(parameter: Parameter, typed: Mapping[str, str], error: str | None) -> Field:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from remctl.jobs.service import Role
-from remctl.jobs.states import MOVES, JobState, Move, Reason
+from remctl.jobs.states import MOVES, JobState, Move, Reason, RobotStatus
 from remctl.jobs.store import AttemptRecord, Job
 
 _HIDDEN: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -40,8 +40,8 @@ _MOVES: Final = {
 }
 
 
-def state(value: JobState) -> str:
-    """Return a state's name."""
+def state(value: JobState | RobotStatus) -> str:
+    """Return the name of a job's state, or of a robot's."""
     return value.name.replace("_", " ").capitalize()
 
 

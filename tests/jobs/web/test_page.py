@@ -259,7 +259,7 @@ def test_buttons_are_there_for_what_is_possible(pages: Pages, ada: Browser) -> N
     job = ada.submit("work")
     assert buttons(job) == ["stop", "abort"]
     claim, *_ = pages.site.store.attempts.claim(RUNNER, [new_bid()], 3600)
-    pages.site.store.attempts.start(claim.attempt, "boot", 1, 1)
+    pages.site.store.attempts.start(claim.attempt, "boot", 1, 1, 60)
     assert buttons(job) == ["stop", "abort"]
     assert ada.act(job, "stop").headers["location"] == f"/jobs/{job}"
     assert buttons(job) == ["abort"]
@@ -288,7 +288,7 @@ def test_a_job_whose_secrets_are_forgotten_is_not_retried(ada: Browser) -> None:
 def test_how_a_job_went_is_said_in_words(pages: Pages, ada: Browser) -> None:
     job = ada.submit("work")
     claim, *_ = pages.site.store.attempts.claim(RUNNER, [new_bid()], 3600)
-    pages.site.store.attempts.start(claim.attempt, "boot", 1, 1)
+    pages.site.store.attempts.start(claim.attempt, "boot", 1, 1, 60)
     pages.site.store.attempts.report(job, False, "no <space>\x1b[1m left")
     pages.site.store.attempts.settle(claim.attempt, Ended(Reason.EXIT, 0))
     text = ada.get(f"/jobs/{job}").text
@@ -465,7 +465,7 @@ def test_output_that_is_no_longer_kept_is_said_to_be_missing(pages: Pages, ada: 
     job = ada.submit("work")
     claim, *_ = pages.site.store.attempts.claim(RUNNER, [new_bid()], 3600)
     output = Output(b"\xac the end", b"", 5000, 0)
-    pages.site.store.attempts.start(claim.attempt, "boot", 1, 1)
+    pages.site.store.attempts.start(claim.attempt, "boot", 1, 1, 60)
     pages.site.store.attempts.settle(claim.attempt, Ended(Reason.EXIT, 0, output=output))
     with Events(ada, f"/jobs/{job}/live") as events:
         assert written(events, "end")[0] == "[4.9 KiB not kept]\n the end"

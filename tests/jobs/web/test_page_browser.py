@@ -39,6 +39,7 @@ def pages(remctl_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> 
         )
         made.site.install("echo broken >&2; exit 3", name="broken")
         made.site.store.machines.add("alpha.example.org", "192.0.2.1", True)
+        made.site.store.robots.add("R2", pool="night")
         with working(made.site):
             yield made
             made.site.open()
@@ -159,6 +160,7 @@ def test_pages_fit_on_screens_and_phones_and_break_no_rule(pages: Pages, ada: Ch
         "history": "/jobs",
         "job": f"/jobs/{failed}",
         "machines": "/machines",
+        "robots": "/robots",
     }
     for width in (WIDE, PHONE):
         ada.wide(width)
