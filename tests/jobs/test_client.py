@@ -240,7 +240,7 @@ class TestJobs:
     ) -> None:
         site.install("true")
         job = user.submit("work")
-        other = make_client(server.port, ccache=cache_of(box, "ada"))
+        other = make_client(server.port, ccache=cache_of(box, "jobs-ada"))
         assert other.jobs() == []
         for ask in (other.job, other.history, other.output, other.stop, other.abort, other.retry, other.wait):
             with pytest.raises(_asking.NoSuchJobError, match=f"there is no job {job.id}"):

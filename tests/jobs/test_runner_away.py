@@ -157,7 +157,7 @@ class TestTakenOver:
 
 def pair(make: MakeSite, url: str, **runner: int) -> tuple[Site, Site]:
     """Make two folders on one database with a short lease and a script that may run again."""
-    one, two = (make(folder, url, lease=1, **runner) for folder in ("one", "two"))
+    one, two = (make(folder, url, lease=2, grace=0.2, **runner) for folder in ("one", "two"))
     two.share(one.install(WAIT, *AGAIN))
     return one, two
 

@@ -98,8 +98,12 @@ class Database:
                 yield connection
 
     def _watch_new(self, connection: Any, _: object) -> None:
-        """Watch a connection that is being made: SQLAlchemy asks the server some things then."""
-        self._new.watched.enter_context(self.watch.over(connection.fileno()))
+        """Watch a connection that is being made: SQLAlchemy asks the server some things then, and forgets it if that
+        fails.
+        """
+        stack: ExitStack = self._new.watched
+        stack.push(lambda kind, *_: connection.close() if kind else None)
+        stack.enter_context(self.watch.over(connection.fileno()))
 
     @contextmanager
     def _connected(self, engine: Engine) -> Iterator[Connection]:

@@ -73,7 +73,7 @@ def test_a_robot_is_changed_and_removed_by_name_or_guid(
         (["robot", "add", ""], "name must not be empty"),
         (["robot", "add", "C3", "--pool", ""], "a pool's name must not be empty"),
         (["robot", "add", "C3", "--guid", "mine"], "guid must be like 0"),
-        (["robot", "add", "C3", "--guid", GUID], "there is a robot with the GUID"),
+        (["robot", "add", "C3", "--guid", GUID], "there is a robot with that GUID"),
         (["robot", "disable", "C3"], "there is no robot 'C3'"),
         (["robot", "remove", "twin"], "there are 2 robots of the name 'twin'; name one by its GUID"),
         (["submit", "nap", "--robot", "C3"], "there is no robot 'C3'"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -62,9 +63,15 @@ class Chromium:
 
     def press(self, selector: str) -> None:
         """Press a button or follow a link, and wait for the page that it leads to."""
-        before = self.find("html").id
+        before = self._page()
         self.find(selector).click()
-        until(lambda: self.find("html").id != before)
+        until(lambda: self._page() not in (None, before))
+
+    def _page(self) -> str | None:
+        """Which page it is; None while one is just being loaded."""
+        with contextlib.suppress(NoSuchElementException):
+            return self.find("html").id
+        return None
 
     def run(self, script: str) -> Any:
         """Return what a script in the page returns."""
