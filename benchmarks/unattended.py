@@ -242,7 +242,7 @@ async def _procrastinate(url: str, count: int, batch: int) -> tuple[float, float
     conninfo = url.replace("postgresql+psycopg", "postgresql")
     app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=conninfo, min_size=15, max_size=15))
 
-    @app.task(name="bench")
+    @app.task(name="bench")  # type: ignore[untyped-decorator]
     async def task() -> None:
         pass
 

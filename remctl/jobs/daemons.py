@@ -104,12 +104,19 @@ class _Daemon:
             self._runner.drain()
             ends.append(self._running)
         if self._door is not None:
-            ends.append(asyncio.create_task(self._door.stop()))
+            ends.append(asyncio.create_task(self._close(self._door)))
         hurry = asyncio.create_task(self._hurry())
         try:
             await asyncio.gather(*ends)
         finally:
             hurry.cancel()
+
+    async def _close(self, door: Server) -> None:
+        """Let commands end: those that wait for a job of this process have its end, and then COMMANDS seconds."""
+        if self._running is not None:
+            closing = asyncio.create_task(door.stop(86400.0 * 365))
+            await asyncio.wait([self._running, closing], return_when=asyncio.FIRST_COMPLETED)
+        await door.stop()
 
     async def _hurry(self) -> None:
         """Stop what is under way, when somebody wants that or the time is over."""
@@ -119,8 +126,10 @@ class _Daemon:
         logger.info("what is under way is stopped")
         if self._runner is not None:
             self._runner.stop()
+        if self._running is not None:
+            await asyncio.wait([self._running], timeout=self._service.settings.runner.grace + 5)
         if self._door is not None:
-            await self._door.stop(0)
+            await self._door.stop(2)
 
     def _heed_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -191,6 +191,8 @@ def load(path: str | os.PathLike[str]) -> Settings:
             raise msgspec.ValidationError("Expected at most half of `lease` - at `$.runner.grace`")
         if (found.server.certificate is None) != (found.server.key is None):
             raise msgspec.ValidationError("Expected with `key`, and not alone - at `$.server.certificate`")
+        if found.server.url is not None and not re.match(r"https?://[^/]", found.server.url):
+            raise msgspec.ValidationError("Expected http://HOST or https://HOST - at `$.server.url`")
         for key in AccessSettings.__struct_fields__:
             _check_acl(key, getattr(found.access, key))
     except msgspec.ValidationError as error:
@@ -239,7 +241,8 @@ def _key(complaint: str) -> str:
 def _plain(complaint: str) -> str:
     if "unknown field" in complaint:
         return "there is no such setting"
-    return complaint.partition(" - at ")[0].replace("`", "").lower()
+    text = complaint.partition(" - at ")[0].replace("`", "")
+    return text[:1].lower() + text[1:]
 
 
 def _line(text: str, key: str) -> int:

@@ -20,6 +20,7 @@ import errno
 import fcntl
 import logging
 import math
+import os
 import random
 import selectors
 import socket
@@ -102,6 +103,7 @@ class Runner:
         self._held: set[int] = set()  # those of which the store may not know whether they begin
         self._asked: list[Bid] = []  # those that have no answer yet
         self._shown: dict[int, tuple[int, int]] = {}  # how much of its output the store has
+        self._leased: dict[int, float] = {}  # since when each has its first lease, at the earliest
         self._fenced: set[int] = set()  # those that were killed because the store was away for too long
         self._selector = selectors.DefaultSelector()
         self._awake, self._wake = socket.socketpair()
@@ -249,8 +251,9 @@ class Runner:
                 self._unwritten[claim.attempt] = Ended(Reason.NOT_STARTED, detail=str(error))
             return
         reached("after_spawn")
-        self._watch(claim.attempt, attempt)
         lease = self._settings.runner.lease
+        self._leased[claim.attempt] = since
+        self._watch(claim.attempt, attempt)
         since = time.monotonic()
         try:
             self._store.attempts.start(claim.attempt, boot_id(), attempt.pid, attempt.started, lease)
@@ -264,6 +267,7 @@ class Runner:
             self._held.add(claim.attempt)
             attempt.abort()
             return
+        self._leased[claim.attempt] = since
         reached("after_start")
         if time.monotonic() > since + lease:
             logger.warning("job %d is not begun: somebody else may have it by now", claim.job.id)
@@ -311,6 +315,7 @@ class Runner:
         reached("before_finish")
         self._unwritten[number] = None if number in self._held else self._ended_as(number, attempt.folder, ending)
         self._held.discard(number)
+        self._leased.pop(number, None)
         self._shown.pop(number, None)
         self._write_ends()
 
@@ -322,7 +327,8 @@ class Runner:
                     self._give_back(number)
                 else:
                     job = self._store.attempts.settle(number, ended)
-                    logger.info("job %d has ended: %s, %s", job.id, job.state.name, job.reason, extra=_fields(job))
+                    how = "has ended" if job.state.final else "is to run again"
+                    logger.info("job %d %s: %s, %s", job.id, how, job.state.name, ended.reason, extra=_fields(job))
             except StaleAttemptError:
                 logger.warning("attempt %d has an end already: it was taken for lost, or this one was written", number)
             except AWAY as error:
@@ -398,8 +404,10 @@ class Runner:
         # By the end of the lease all is dead, also what is left to its keeper when this process dies just before.
         settings = self._settings.runner
         while not self._ended.wait(settings.lease / 16):
-            if time.monotonic() - self._heard > settings.lease * 7 / 8 - settings.grace:
-                for number, attempt in list(self._live.items()):
+            over = time.monotonic() - (settings.lease * 7 / 8 - settings.grace)
+            for number, attempt in list(self._live.items()):
+                if number not in self._fenced and max(self._heard, self._leased.get(number, -math.inf)) < over:
+                    logger.warning("attempt %d is killed: the store was away for too long", number)
                     self._fenced.add(number)
                     attempt.abort()
 
@@ -439,6 +447,9 @@ class Runner:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Hold the folder against other runners; the kernel lets go of it when this one dies."""
+        owner = self._settings.folder.stat().st_uid
+        if owner != os.geteuid():  # what it makes there would be in the owner's way, and no script could be run
+            raise RunnerError(f"{self._settings.folder} belongs to the user with number {owner}: run it as that one")
         self._settings.attempts.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self._settings.folder / "runner.lock").open("w") as lock:
             try:
