@@ -174,6 +174,17 @@ class TestAStoreThatRefuses:
             assert site.over(job).state in (JobState.SUCCESS, JobState.FAILED)
             assert site.over(site.submit()).state is JobState.SUCCESS
 
+    def test_signs_of_life_for_long_does_not_end_what_is_taken_afterwards(
+        self, make: MakeSite, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        site = make(lease=2)
+        site.install("true")
+        with working(site) as runner:
+            away = OperationalError("UPDATE", {}, Exception("away"))
+            monkeypatch.setattr(runner._store.attempts, "beat", _failing(runner._store.attempts.beat, [away] * 1000))
+            until(lambda: runner._heard < time.monotonic() - 2)
+            assert site.over(site.submit()).state is JobState.SUCCESS
+
     def test_in_a_way_that_nobody_has_thought_of_ends_the_runner(
         self, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:
