@@ -34,7 +34,10 @@ from remctl.jobs.web import serving
 logger = logging.getLogger(__name__)
 
 COMMANDS: Final = 30.0
-"""Seconds that commands of the remctl server have to end when it stops."""
+"""Seconds that commands of the remctl server have to end when it stops and no job runs any more."""
+
+FOR_EVER: Final = 365 * 86400.0
+"""Seconds that they have until then."""
 
 
 class Part(enum.Enum):
@@ -114,7 +117,7 @@ class _Daemon:
     async def _close(self, door: Server) -> None:
         """Let commands end: those that wait for a job of this process have its end, and then COMMANDS seconds."""
         if self._running is not None:
-            closing = asyncio.create_task(door.stop(86400.0 * 365))
+            closing = asyncio.create_task(door.stop(FOR_EVER))
             await asyncio.wait([self._running, closing], return_when=asyncio.FIRST_COMPLETED)
         await door.stop()
 
