@@ -18,6 +18,7 @@ from jobs.postgres import Postgres
 from jobs.runners import WAIT, MakeSite, until, working
 from remctl.jobs.states import JobState
 from remctl.jobs.store import Database
+from remctl.jobs.store._database import _ARGUMENTS
 from remctl.jobs.store._watch import Watch
 
 
@@ -70,8 +71,9 @@ class Relay:
 
 
 @pytest.fixture
-def relay(tmp_path: Path, postgres: Postgres) -> Iterator[Relay]:
+def relay(tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
     """Give a way to a PostgreSQL that can be cut without anybody hearing of it."""
+    monkeypatch.setitem(_ARGUMENTS["postgresql"], "connect_timeout", 2)  # so that nobody has to wait for long
     made = Relay(tmp_path, postgres.new_database())
     yield made
     made.close()
