@@ -27,7 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from remctl.jobs.scripts import AD_HOC, ScriptError, one_line, verify
 from remctl.jobs.settings import Settings, SettingsError, load
 from remctl.jobs.states import RobotStatus
-from remctl.jobs.store import EXTERNAL, InstalledScript, SchemaError, Store, check
+from remctl.jobs.store import EXTERNAL, InstalledScript, SchemaError, Store, check, reason_of
 
 CLOCKS: Final = 5.0
 """Seconds that two clocks may differ."""
@@ -168,7 +168,7 @@ def _database(settings: Settings, store: Store) -> Iterator[Finding]:
         try:
             yield from step(settings, store)
         except DBAPIError as error:
-            yield _wrong(f"the database cannot be used: {one_line(str(error.orig))}", "see its log")
+            yield _wrong(f"the database cannot be used: {one_line(reason_of(error))}", "see its log")
             return
 
 

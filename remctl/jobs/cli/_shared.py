@@ -15,7 +15,7 @@ from remctl.exceptions import RemctlError
 from remctl.jobs.scripts import one_line
 from remctl.jobs.service import Desk, Role, Service
 from remctl.jobs.settings import Settings, load
-from remctl.jobs.store import Store, check
+from remctl.jobs.store import Store, check, reason_of
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """A place in the command line where commands stand."""
@@ -98,7 +98,7 @@ def me() -> str:
 def said(error: Exception) -> str:
     """Return what is wrong, in one line, without the statement that a database did not take."""
     if isinstance(error, DBAPIError):
-        return one_line(f"the database cannot be used: {error.orig}")
+        return one_line(f"the database cannot be used: {reason_of(error)}")
     if isinstance(error, OSError) and error.filename is not None:
         return one_line(f"{error.filename}: {error.strerror}")
     return one_line(str(error))

@@ -26,7 +26,7 @@ from remctl.jobs.scripts import ScriptError
 from remctl.jobs.service import DeniedError, Desk, Role, Service
 from remctl.jobs.settings import SettingsError, load
 from remctl.jobs.states import IllegalMoveError, JobState, Move
-from remctl.jobs.store import InstalledScript, SchemaError, Store, StoreError, check
+from remctl.jobs.store import InstalledScript, SchemaError, Store, StoreError, check, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ def refusals(context: Context) -> Iterator[None]:
     except (StoreError, IllegalMoveError) as error:
         raise Refusal("state", str(error)) from None
     except AWAY as error:
-        logger.warning("the database cannot be reached: %s", getattr(error, "orig", None) or error)
+        logger.warning("the database cannot be reached: %s", reason_of(error))
         raise _unavailable() from None
 
 

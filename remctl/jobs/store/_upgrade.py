@@ -10,7 +10,7 @@ from sqlalchemy import func, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from remctl.exceptions import RemctlError
-from remctl.jobs.store._database import Database
+from remctl.jobs.store._database import Database, reason_of
 
 FOLDER: Final = Path(__file__).with_name("migrations")
 
@@ -70,7 +70,7 @@ def _version(database: Database) -> str | None:
             found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
             return found
     except DBAPIError as error:
-        raise SchemaError(f"the database cannot be used: {error.orig}") from error
+        raise SchemaError(f"the database cannot be used: {reason_of(error)}") from error
 
 
 def _revisions() -> list[str]:

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 from remctl.jobs.service import Service
+from remctl.jobs.store import reason_of
 from remctl.jobs.web import _metrics, _pages, _reports, _robots
 from remctl.jobs.web._limits import HEADERS, Limits
 
@@ -42,8 +43,7 @@ def application(service: Service) -> Starlette:
 
 
 async def _away(request: Request, error: Exception) -> Response:
-    reason = error.orig if isinstance(error, DBAPIError) else error  # without the statement and its values
-    logger.warning("%s %s: the database: %s", request.method, request.url.path, " ".join(str(reason).split()))
+    logger.warning("%s %s: the database: %s", request.method, request.url.path, reason_of(error))
     return PlainTextResponse("the database is away", 503, {"Retry-After": "5"})
 
 

@@ -23,9 +23,9 @@ from starlette.types import Receive, Scope, Send
 from remctl.exceptions import RemctlError
 from remctl.jobs.attempt import Piece
 from remctl.jobs.service import Desk, Stream
-from remctl.jobs.store import Job
+from remctl.jobs.store import Job, reason_of
 from remctl.jobs.web import _views_words as words
-from remctl.jobs.web._pages_visit import Visit, reason_of
+from remctl.jobs.web._pages_visit import Visit
 from remctl.jobs.web._views import STREAMS, Views
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from remctl.jobs.service import Service
-from remctl.jobs.store import Store
+from remctl.jobs.store import Store, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +72,7 @@ class Jobs(Collector):
             found = list(self._ask())
             up = 1
         except (DBAPIError, NoConnectionError) as error:
-            reason = error.orig if isinstance(error, DBAPIError) else error
-            logger.warning("the store cannot be asked for numbers: %s", " ".join(str(reason).split()))
+            logger.warning("the store cannot be asked for numbers: %s", reason_of(error))
             found, up = [], 0
         yield GaugeMetricFamily("remctl_jobs_up", "Whether the job store answers.", value=up)
         yield from found

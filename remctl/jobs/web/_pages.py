@@ -23,11 +23,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from remctl.jobs.service import DeniedError, Service
 from remctl.jobs.states import IllegalMoveError
-from remctl.jobs.store import StoreError
+from remctl.jobs.store import StoreError, reason_of
 from remctl.jobs.web._live import Live
 from remctl.jobs.web._negotiate import NotSetUpError
 from remctl.jobs.web._pages_look import Look
-from remctl.jobs.web._pages_visit import View, Visit, form_of, reason_of
+from remctl.jobs.web._pages_visit import View, Visit, form_of
 from remctl.jobs.web._sessions import Sessions
 from remctl.jobs.web._signin import SignIn, StrangerError
 from remctl.jobs.web._views import Views

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 from urllib.parse import parse_qsl
 
-from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -50,11 +49,6 @@ async def form_of(request: Request) -> dict[str, str]:
     except ValueError:
         raise HTTPException(400, "what was sent is no form") from None
     return dict(found)
-
-
-def reason_of(error: Exception) -> str:
-    """Return what is wrong, for the log: SQLAlchemy's text has the values of the statement in it, secrets too."""
-    return str(error.orig if isinstance(error, DBAPIError) else error)
 
 
 def number(text: str) -> int:
