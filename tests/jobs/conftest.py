@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,17 @@ from jobs.postgres import Postgres
 from jobs.runners import MakeSite, Site
 from remctl.jobs.store import Store
 from remctl.jobs.store._upgrade import upgrade
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Take away the handlers that a program called here has set up, whose standard error ends with the test."""
+    own, level = logging.getLogger("remctl"), logging.getLogger("remctl").level
+    yield
+    for handler in [each for each in logging.root.handlers if type(each).__module__.startswith("logging")]:
+        logging.root.removeHandler(handler)
+        handler.close()
+    own.setLevel(level)
 
 
 @pytest.fixture(scope="session")
