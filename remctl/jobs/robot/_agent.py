@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 from remctl.exceptions import RemctlError
-from remctl.jobs.robot._environment import environment
+from remctl.jobs.robot._environment import PARAMETERS, environment
 from remctl.jobs.robot._errors import (
     CredentialsError,
     LeavingError,
@@ -140,8 +140,10 @@ class Agent:
     # Idle, claiming
 
     def _claim(self) -> Taken | None:
-        """Look for a job; None if there is none."""
+        """Look for a job; None if there is none, or this machine cannot have it."""
         while self._ready().has_job:
+            if not self._has_room():
+                return None
             job = self._ask(self._orchestrator.consume)
             reached("after_consume")
             if job is not None:
@@ -153,6 +155,17 @@ class Agent:
             self._failed(NotNowError("there is a new job, it says, and hands out none"))
         self._pace.worked()
         return None
+
+    def _has_room(self) -> bool:
+        """Say whether the disk has room for a job, which other robots of the pool may have otherwise."""
+        try:
+            self._spool.check_room()
+        except OSError as error:
+            if not self._options.forever:
+                raise
+            logger.error("no job is taken: %s: %s", self._spool.folder, error.strerror)  # noqa: TRY400
+            return False
+        return True
 
     def _ready(self) -> Beat:
         # Jobs that end at once, one after another, make no more requests than the orchestrator can take.
@@ -199,7 +212,7 @@ class Agent:
             Order(
                 folder,
                 [options.python, str(script)],
-                environment(taken.job, folder / "parameters.json"),
+                environment(taken.job, folder / PARAMETERS),
                 work,
                 options.run_time,
                 options.grace,
@@ -256,6 +269,7 @@ class Agent:
         level = logging.INFO if end.state is not JobState.FAILED else logging.ERROR
         logger.log(level, "job %s ended: %s, %s", taken.job.guid, end.state.name.capitalize(), end.why)
         self._spool.end(taken, end.state, line(end.why))
+        (self._spool.run_folder(taken.run) / PARAMETERS).unlink(missing_ok=True)  # there may be secrets in it
         reached("before_report")
 
     def _deliver(self) -> None:

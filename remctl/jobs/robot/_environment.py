@@ -15,6 +15,9 @@ from remctl.jobs.robot._wire import Job, line
 
 logger = logging.getLogger(__name__)
 
+PARAMETERS: Final = "parameters.json"
+"""The file of all parameters in the folder of a run."""
+
 LONGEST: Final = 32_000
 """Characters of a value: what Windows takes, and Linux takes four times of."""
 

@@ -1,13 +1,17 @@
-"""The orchestrator as an agent sees it: three requests over HTTP, by httpx."""
+"""The orchestrator as an agent sees it: three requests over HTTP, by httpx.
+
+They are plain functions; asyncio is inside, since a request has one time limit only there, however slowly the answer
+drips in.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import ipaddress
 import logging
 import socket
 import ssl
-import time
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -50,7 +54,8 @@ class Orchestrator:
         self._guid = guid
         self._timeout = timeout
         self._machine = Machine(socket.gethostname(), "", "")
-        self._client = httpx.Client(
+        self._runner = asyncio.Runner()
+        self._client = httpx.AsyncClient(
             headers={
                 "Authorization": "Basic " + base64.b64encode(guid.encode()).decode(),
                 "Accept": "application/json",
@@ -58,14 +63,15 @@ class Orchestrator:
                 "User-Agent": "remctl-robot",
             },
             verify=_context(ca, insecure),
-            timeout=timeout,
+            timeout=None,  # noqa: S113  # `_send` has one for all of a request
             trust_env=False,  # no proxy, to which the key would go, and no other certificates
             limits=httpx.Limits(max_keepalive_connections=0),  # minutes may lie between two requests
         )
 
     def close(self) -> None:
         """Let go of it."""
-        self._client.close()
+        with self._runner:
+            self._runner.run(self._client.aclose())
 
     def heartbeat(self, status: Status, job: Job | None = None) -> Beat:
         """Say what the robot does; raises as `_wire.read_heartbeat`."""
@@ -87,20 +93,28 @@ class Orchestrator:
         Raises:
             NotNowError: nothing whole came back; the request may have arrived.
         """
-        until = time.monotonic() + self._timeout
         try:
-            with self._client.stream(request.method, self._url + request.path, data=request.form) as answer:
-                body = b""
-                for piece in answer.iter_raw():
-                    body += piece
-                    if len(body) > MAX_ANSWER:
-                        raise NotNowError(f"{request.path}: the answer is longer than {MAX_ANSWER} bytes")
-                    if time.monotonic() > until:
-                        raise NotNowError(f"{request.path}: the answer took longer than {self._timeout:g} s")
-                logger.debug("%s %s: HTTP status %d", request.method, request.path, answer.status_code)
-                return answer.status_code, body
+            return self._runner.run(self._send(request))
+        except TimeoutError:
+            raise NotNowError(f"{request.path}: the answer took longer than {self._timeout:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise NotNowError(f"{request.path}: {_wire.line(str(error)) or type(error).__name__}") from error
+            why = _wire.line(str(error)) or type(error).__name__
+            if "CERTIFICATE_VERIFY_FAILED" in why:
+                why += ": give the certificates that you trust, with --ca"
+            raise NotNowError(f"{request.path}: {why}") from error
+
+    async def _send(self, request: Request) -> tuple[int, bytes]:
+        async with (
+            asyncio.timeout(self._timeout),
+            self._client.stream(request.method, self._url + request.path, data=request.form) as answer,
+        ):
+            body = b""
+            async for piece in answer.aiter_raw():
+                body += piece
+                if len(body) > MAX_ANSWER:
+                    raise NotNowError(f"{request.path}: the answer is longer than {MAX_ANSWER} bytes")
+            logger.debug("%s %s: HTTP status %d", request.method, request.path, answer.status_code)
+            return answer.status_code, body
 
 
 def checked_url(url: str) -> str:

@@ -36,6 +36,9 @@ T = TypeVar("T")
 KEPT: Final = 20
 """Runs whose folders are kept."""
 
+ROOM: Final = 1 << 20
+"""Bytes that have to fit on the disk before a job is taken."""
+
 
 class Taken(NamedTuple):
     """The job that the agent has."""
@@ -80,6 +83,14 @@ class Spool:
             self.forget()  # this was not reached any more
             return None
         return found
+
+    def check_room(self) -> None:
+        """Raise OSError where the disk cannot hold what comes with a job: it is not to be taken then."""
+        room = self.folder / "room"
+        try:
+            room.write_bytes(bytes(ROOM))
+        finally:
+            room.unlink(missing_ok=True)
 
     def take(self, job: Job) -> Taken:
         """Remember a job that the orchestrator has handed out, under the number of a new run."""

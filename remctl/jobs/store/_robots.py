@@ -90,15 +90,17 @@ class Robots:
         return self.get(guid)
 
     def remove(self, guid: str) -> None:
-        """Forget a robot that no job names.
+        """Forget a robot that no job names, and that has none of its pool.
 
         Raises:
             UnknownRobotError: there is none.
-            StoreError: there are jobs for it.
+            StoreError: there are jobs for it, or it has one.
         """
         try:
             with self._database.write() as connection:
                 row = _locked(connection, guid)
+                if (job := self._live(connection, row)) is not None:
+                    raise StoreError(f"the robot {row.name} has job {job.id}: turn it off, and wait for its end")
                 connection.execute(delete(robots).where(robots.c.id == row.id))
         except IntegrityError:
             raise StoreError(f"there are jobs for the robot {row.name}: turn it off instead") from None
@@ -209,7 +211,8 @@ class Robots:
             raise IllegalMoveError(JobState(row.state), Move.QUEUE)
         if row.ended_at is not None:
             found = self._job(job)
-            if found.state is not state:
+            # What became of the job since then says nothing: another robot may have it.
+            if state is JobState.IN_PROGRESS or _ENDED[state].reason is not Reason(row.reason):
                 raise IllegalMoveError(found.state, _SAID[state])
             return found
         if state is JobState.IN_PROGRESS:

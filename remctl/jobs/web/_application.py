@@ -25,11 +25,12 @@ def application(service: Service) -> Starlette:
     While the database is away it answers 503, with the time after which clients may ask again; to an exception that
     nobody expects it answers 500, and raises it again for the server, which logs it.
     """
+    sweeping = _robots.sweeping_for(service)
     return Starlette(
         routes=[
             *_reports.routes(service),
             *_metrics.routes(service),
-            *_robots.routes(service),
+            *_robots.routes(service, sweeping),
             *_pages.routes(service),
         ],
         middleware=[Middleware(Limits)],
@@ -39,6 +40,7 @@ def application(service: Service) -> Starlette:
             ClientDisconnect: _gone,
             Exception: _broken,
         },
+        lifespan=sweeping.lifespan,
     )
 
 

@@ -56,9 +56,19 @@ Do = Callable[[str, Fields], Answer]
 """What is done for a robot, on a thread; raises `_Refusal`, `FieldError` or `UnknownRobotError`."""
 
 
-def routes(service: Service) -> list[BaseRoute]:
-    """Return what is served."""
-    robots = _Robots(service)
+def sweeping_for(service: Service) -> Sweeping:
+    """Return what sweeps while the robots are served."""
+    return Sweeping(service.store, max(LEASE, service.settings.runner.lease))
+
+
+def routes(service: Service, sweeping: Sweeping) -> list[BaseRoute]:
+    """Return what is served.
+
+    Args:
+        service: what is done.
+        sweeping: is told when robots cannot be heard.
+    """
+    robots = _Robots(service, sweeping)
     # With methods of their own the routes would leave all others to routes after them, which may take every path.
     return [
         Route(HEARTBEAT, robots.endpoint("POST", robots.heartbeat, heartbeat_answer), methods=[]),
@@ -90,11 +100,11 @@ class _Refusal(HTTPException):
 
 
 class _Robots:
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, sweeping: Sweeping) -> None:
         self._store = service.store
         self._robots = service.store.robots
         self._failures = Failures()
-        self._sweeping = Sweeping(service.store, max(LEASE, service.settings.runner.lease))
+        self._sweeping = sweeping
 
     def endpoint(
         self, method: str, do: Do, write: Callable[..., Answer], *, unknown: int = 200
@@ -160,7 +170,6 @@ class _Robots:
         """Take down how a robot is; tell it what it has to know."""
         beat = read_heartbeat(fields)
         heard = self._robots.heard(guid, beat.status, LEASE, machine=beat.machine, address=beat.ip, mac=beat.mac)
-        self._sweeping.go_on()
         code, text = _ORDERS.get(heard.order, (Code.NO_ERROR, ""))
         if beat.status is not RobotStatus.WORKING:
             return heartbeat_answer(code, text, has_new_job=heard.has_new_job)
@@ -191,7 +200,7 @@ class _Robots:
         except UnknownRobotError:
             raise
         except IllegalMoveError as error:
-            if error.state is said.state:  # which changes nothing
+            if error.state is said.state is not JobState.IN_PROGRESS:  # which changes nothing
                 return update_answer(Code.NO_ERROR, state=error.state)
             text = f"the job is {error.state.name}, and does not become {said.state.name} because its robot says so"
             raise _Refusal(409, text, state=error.state) from None
@@ -213,7 +222,7 @@ class _Robots:
     def _said(self, guid: str, job: str, state: JobState) -> Job:
         try:
             return self._robots.update(guid, job, state, LEASE)
-        except StaleAttemptError:  # somebody was faster, maybe the same robot with the same
+        except (StaleAttemptError, IllegalMoveError):  # somebody was faster, maybe the same robot with the same
             return self._robots.update(guid, job, state, LEASE)
 
     def _job(self, guid: str) -> Job | None:

@@ -1,27 +1,29 @@
-"""Dealing with jobs whose robots are gone, also where no runner works that would do so."""
+"""Dealing with jobs whose robots are gone, also where no runner works that would do so, and no other robot calls."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-import math
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-from remctl.jobs.store import Store
+from starlette.concurrency import run_in_threadpool
+
+from remctl.jobs.store import AWAY, Store, reason_of
 
 logger = logging.getLogger(__name__)
 
 EVERY: Final = 5.0
-"""Seconds between two sweeps, at the least."""
+"""Seconds between two sweeps."""
 
 SET: Final = 5.0
 """Seconds by which the store's clock has to be set until it counts."""
 
 
 class Sweeping:
-    """Sweeps the attempts now and then; any number of threads may use it.
+    """Sweeps the attempts every few seconds.
 
     Robots have to be given time to be heard: after the start of the server, and after the database was away or its
     clock was set, nothing is swept for a while.
@@ -36,30 +38,49 @@ class Sweeping:
         self._store = store
         self._patience = patience
         self._clock = clock
-        self._lock = threading.Lock()
-        self._next = -math.inf
         self._offset: float | None = None
         self.wait()
 
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _: object) -> AsyncIterator[None]:
+        """Sweep, on a thread, for an `async with`: while an application lasts."""
+        ending = asyncio.Event()
+        task = asyncio.create_task(self._go_on(ending), name="remctl-jobs-sweeping")
+        try:
+            yield
+        finally:
+            ending.set()
+            await task  # and not cancelled: its thread would go on, with a store that is closed
+
     def wait(self) -> None:
         """Give everybody time: robots could not be heard."""
-        with self._lock:
-            self._trusted = self._clock() + self._patience
+        self._trusted = self._clock() + self._patience
 
-    def go_on(self) -> None:
-        """Sweep, if it is time to."""
-        with self._lock:
-            moment = self._clock()
-            if moment < self._next:
-                return
-            self._next = moment + EVERY
-            before, self._offset = self._offset, self._store.database.clock() - moment
-            if before is not None and abs(self._offset - before) > SET:
-                logger.warning("the clock of the store was set by %+.1f s", self._offset - before)
-                self._trusted = moment + self._patience
-            if moment < self._trusted:
-                return
+    def sweep(self) -> None:
+        """Sweep, if everybody has had time."""
+        moment = self._clock()
+        before, self._offset = self._offset, self._store.database.clock() - moment
+        if before is not None and abs(self._offset - before) > SET:
+            logger.warning("the clock of the store was set by %+.1f s", self._offset - before)
+            self.wait()
+        if moment < self._trusted:
+            return
         for job in self._store.attempts.sweep():
             logger.warning(
                 "job %d is %s: nothing was heard of it in time", job.id, job.state.name, extra={"job": job.id}
             )
+
+    async def _go_on(self, ending: asyncio.Event) -> None:
+        while not ending.is_set():
+            await run_in_threadpool(self._try)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EVERY):
+                    await ending.wait()
+
+    def _try(self) -> None:
+        try:
+            self.sweep()
+        except Exception as error:  # the next time may be better, and nobody else would go on
+            self.wait()
+            known = isinstance(error, AWAY)
+            logger.warning("cannot look for jobs whose robots are gone: %s", reason_of(error), exc_info=not known)

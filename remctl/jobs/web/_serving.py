@@ -68,7 +68,7 @@ async def serving(service: Service) -> AsyncIterator[str]:
             _Logged(app),
             http=_Connection,
             ws="none",
-            lifespan="off",
+            lifespan="on",
             workers=1,
             log_config=None,
             log_level=logging.WARNING,
@@ -157,6 +157,9 @@ class _Logged:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
         begun = time.monotonic()
         status = 0
 

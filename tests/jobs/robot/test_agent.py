@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -142,6 +143,7 @@ class TestEnvironment:
         assert (env["JOB_GUID"], env["JOB_NAME"]) == (job.guid, "work")
         assert "SECRET" not in env
         assert GUID not in here.lines()[0]
+        assert not os.path.exists(env["JOB_PARAMETERS"])
 
     @pytest.mark.parametrize("task", [None, "null", {}])
     def test_no_task_is_none(self, here: Site, orchestrator: Orchestrator, task: Any) -> None:

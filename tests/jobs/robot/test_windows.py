@@ -15,7 +15,7 @@ from remctl.jobs.states import JobState
 PROGRAM = """
 import runpy, ssl, sys, types
 import argparse, logging.handlers, shutil, subprocess, threading, queue  # before the system changes: theirs is here
-import httpx, httpx._transports.default, httpcore, anyio, psutil
+import httpx, httpx._transports.default, httpcore, anyio, anyio._backends._asyncio, psutil
 from ctypes import util
 
 hidden = ("fcntl", "pwd", "grp", "resource", "termios", "_remctl", "cffi", "_cffi_backend", "sqlalchemy", "msgspec")

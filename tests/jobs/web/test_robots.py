@@ -24,15 +24,17 @@ from sqlalchemy.exc import OperationalError
 
 from jobs.attempts import LIMIT
 from jobs.postgres import Postgres
+from jobs.runners import until
 from jobs.web.robots import SECRET, SHA, Agent, RobotSite, authorization
 from jobs.web.served import ADA, Served
 from remctl.jobs.states import IllegalMoveError, JobState, Move, Reason, RobotStatus
-from remctl.jobs.store import Job, StaleAttemptError
+from remctl.jobs.store import Job, Order, StaleAttemptError
+from remctl.jobs.store._attempts import Attempts
 from remctl.jobs.store._robots import Robots
-from remctl.jobs.web import _robots
+from remctl.jobs.web import _robots, _robots_sweeping
 from remctl.jobs.web._limits import FAILURES, WINDOW
 from remctl.jobs.web._robots import BODY
-from remctl.jobs.web._robots_sweeping import EVERY, SET, Sweeping
+from remctl.jobs.web._robots_sweeping import SET, Sweeping
 
 NOBODY: Final = "00000000-0000-4000-8000-000000000000"
 
@@ -258,6 +260,20 @@ class TestLoss:
         assert agent.heard(3, job.guid) == (10, 0)
         assert agent.update(job.guid, 4) == (409, 409, 5)
 
+    def test_of_a_job_that_another_robot_has_begun_meanwhile_does_not_begin_it_twice(
+        self, agent: Agent, agent_of: Agents, site: RobotSite
+    ) -> None:
+        job = site.order(pool="night")
+        agent.take()
+        site.overdue()
+        site.store.attempts.sweep()
+        other = agent_of(site.store.robots.add("C3", pool="night").guid)
+        assert other.begin() == job.guid
+        assert agent.update(job.guid, 8) == (409, 409, 8)
+        assert agent.heard(3, job.guid) == (10, 0)
+        assert agent.update(job.guid, 3) == (409, 409, 8)
+        assert other.update(job.guid, 4) == (200, 0, 4)
+
     def test_of_one_job_and_begin_of_another_is_told_apart(self, agent: Agent, site: RobotSite) -> None:
         lost, job = site.order(), site.order()
         agent.begin()
@@ -266,6 +282,43 @@ class TestLoss:
         agent.begin()
         assert agent.heard(3, lost.guid) == (10, 0)
         assert agent.heard(3, job.guid) == agent.heard(3) == (0, 0)
+
+    def test_of_the_answer_to_an_end_that_became_another_one_lets_it_be_said_again(
+        self, agent: Agent, site: RobotSite
+    ) -> None:
+        job = site.order()
+        agent.begin()
+        site.store.attempts.report(job.id, success=False, text="no room")
+        assert [agent.update(job.guid, 4) for _ in range(2)] == [(200, 0, 5)] * 2
+
+    def test_of_the_answer_to_an_end_after_which_the_job_waits_again_lets_it_be_said_again(
+        self, agent: Agent, site: RobotSite
+    ) -> None:
+        (job,) = site.store.jobs.submit_all([Order("work", {}, ADA, robot=site.robot.id)])
+        agent.begin()
+        agent.update(job.guid, 5)
+        site.store.jobs.retry(job.id, ADA)
+        assert agent.update(job.guid, 5) == (200, 0, 1)
+        assert agent.update(job.guid, 8) == (409, 409, 1)
+        assert agent.begin() == job.guid
+
+    @pytest.mark.parametrize("says", ["update", "heartbeat"])
+    def test_of_the_answer_to_a_beginning_that_is_under_way_still_lets_it_be_said_again(
+        self, agent: Agent, site: RobotSite, monkeypatch: pytest.MonkeyPatch, says: str
+    ) -> None:
+        job = site.order()
+        agent.take()
+        start = Attempts.start
+
+        def twice(attempts: Attempts, *begun: Any) -> None:
+            start(attempts, *begun)
+            start(attempts, *begun)
+
+        monkeypatch.setattr(Attempts, "start", twice)
+        if says == "update":
+            assert agent.update(job.guid, 8) == (200, 0, 8)
+        else:
+            assert agent.heard(3, job.guid) == (0, 0)
 
     def test_in_a_race_with_another_connection_is_harmless(
         self, agent: Agent, site: RobotSite, monkeypatch: pytest.MonkeyPatch
@@ -505,19 +558,20 @@ class TestFields:
 
 
 class TestSweeping:
-    def test_is_done_by_heartbeats_of_others(
+    @pytest.mark.usefixtures("url")
+    def test_is_done_where_nobody_calls(
         self, site: RobotSite, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.setattr(_robots, "Sweeping", lambda store, _: Sweeping(store, 0))
-        job = begun(site)
-        with Served(site.service) as served:
-            other = Agent(served.url, site.store.robots.add("C3").guid)
-            assert other.heard() == (0, 0)
-            other.close()
-        assert (site.state(job), site.store.jobs.get(job.id).reason) == (JobState.FAILED, Reason.LOST)
-        assert f"job {job.id} is FAILED: nothing was heard of it in time" in caplog.text
+        monkeypatch.setattr(_robots_sweeping, "EVERY", 0.05)
+        with Served(site.service):
+            for _ in range(2):
+                job = begun(site)
+                line = f"job {job.id} is FAILED: nothing was heard of it in time"
+                until(lambda: line in caplog.text)  # noqa: B023  # it is called at once
+                assert (site.state(job), site.store.jobs.get(job.id).reason) == (JobState.FAILED, Reason.LOST)
 
-    def test_is_done_now_and_then_and_not_before_robots_could_be_heard(
+    def test_is_not_done_before_robots_could_be_heard(
         self, site: RobotSite, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         now, ahead = 1000.0, 0.0
@@ -529,33 +583,76 @@ class TestSweeping:
             """Whether a job whose lease is over is lost so many seconds later."""
             nonlocal now, job
             now += seconds
-            sweeping.go_on()
+            sweeping.sweep()
             if lost := site.state(job).final:
                 job = begun(site)
             return lost
 
-        assert [swept(0), swept(59), swept(EVERY)] == [False, False, True]
-        assert [swept(EVERY - 1), swept(1)] == [False, True]
+        assert [swept(0), swept(59), swept(1), swept(1)] == [False, False, True, True]
         sweeping.wait()
-        assert [swept(59), swept(EVERY)] == [False, True]
+        assert [swept(59), swept(1)] == [False, True]
         ahead = SET + 1
-        assert [swept(EVERY), swept(54), swept(EVERY + 1)] == [False, False, True]
+        assert [swept(0), swept(59), swept(1)] == [False, False, True]
         assert f"the clock of the store was set by {SET + 1:+.1f} s" in caplog.text
 
-    def test_waits_after_the_database_was_away(self, site: RobotSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_waits_after_a_call_found_the_database_away(self, site: RobotSite, monkeypatch: pytest.MonkeyPatch) -> None:
         waited: list[bool] = []
         monkeypatch.setattr(Sweeping, "wait", lambda _: waited.append(True))
-
-        def away(*_: object, **__: object) -> None:
-            raise OperationalError("SELECT", {}, Exception("away"))
-
-        monkeypatch.setattr(Sweeping, "go_on", away)
+        monkeypatch.setattr(Sweeping, "sweep", lambda _: None)
+        monkeypatch.setattr(Robots, "heard", failing(OperationalError("SELECT", {}, Exception("away"))))
         with Served(site.service) as served:
             agent = Agent(served.url, site.robot.guid)
             waited.clear()
             refused(agent.beat(), 503, 503)
             agent.close()
         assert waited == [True]
+
+    @pytest.mark.parametrize(
+        ("error", "traced"), [(OperationalError("SELECT", {}, Exception("away")), False), (ValueError("away"), True)]
+    )
+    def test_that_fails_waits_and_goes_on(
+        self,
+        site: RobotSite,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        error: Exception,
+        traced: bool,
+    ) -> None:
+        waited: list[bool] = []
+        monkeypatch.setattr(Sweeping, "wait", lambda _: waited.append(True))
+        monkeypatch.setattr(Sweeping, "sweep", failing(error))
+        monkeypatch.setattr(_robots_sweeping, "EVERY", 0.01)
+        with Served(site.service):
+            until(lambda: len(waited) > 3)
+        complaint = next(each for each in caplog.records if "robots are gone" in each.getMessage())
+        assert complaint.getMessage() == "cannot look for jobs whose robots are gone: away"
+        assert bool(complaint.exc_info) == traced
+
+    def test_that_is_under_way_is_waited_for_when_the_server_stops(
+        self, site: RobotSite, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        began, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+        def slow(_: object) -> None:
+            began.set()
+            assert go_on.wait(LIMIT)
+            ended.set()
+
+        monkeypatch.setattr(Sweeping, "sweep", slow)
+        with Served(site.service) as served:
+            assert began.wait(LIMIT)
+            served.ask_to_stop()
+            threading.Timer(0.2, go_on.set).start()
+        assert ended.is_set()
+
+
+def failing(error: Exception) -> Callable[..., None]:
+    """Return what raises an error, whatever it is called with."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
 
 
 def begun(site: RobotSite) -> Job:
