@@ -7,6 +7,7 @@ descriptors when a struct is reused.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -19,6 +20,8 @@ from remctl._wire import NothingSent, Wire
 from remctl.exceptions import RemctlError
 from remctl.types import Output, OutputType, Result
 
+logger = logging.getLogger(__name__)
+
 
 class Connection(ConnectionBase):
     """See the module.  Every method may be called from any thread; one works at a time, the others wait.
@@ -29,6 +32,7 @@ class Connection(ConnectionBase):
     """
 
     caller = "thread"
+    logger = logger
 
     def __init__(self, target: Target, sock: socket.socket | None = None) -> None:
         self._wire = Wire(target, sock)
@@ -75,7 +79,9 @@ class Connection(ConnectionBase):
                 if not isinstance(error, RemctlError | Expired | Cancelled) and not self._wire.blocked:
                     raise  # an interrupted wait has lost nothing
                 self._fail(error, RECEIVING, waiter)
-            if token.type is not OutputType.OUTPUT:
+            if token.type is OutputType.OUTPUT:
+                self._count(token)
+            else:
                 self.refused = self._wire.refused
                 self._answered(token)
             return token
@@ -94,7 +100,7 @@ class Connection(ConnectionBase):
             except BaseException as error:
                 self._fail(error, RECEIVING, waiter)
             self.refused = self._wire.refused
-            self._answered(token)
+            self._answered(token, out, err)
         except RemctlError as error:
             error.stdout, error.stderr = b"".join(out), b"".join(err)
             raise

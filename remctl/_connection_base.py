@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Final, NamedTuple, TypeVar
 
@@ -23,11 +24,9 @@ from remctl.exceptions import (
     RemctlStatusError,
     RemctlTimeoutError,
 )
-from remctl.types import DONE, ErrorCode, Output, OutputType, Result
+from remctl.types import DONE, ErrorCode, Output, OutputType, Result, Stream
 
 E = TypeVar("E", bound=RemctlError)
-
-logger = logging.getLogger(__name__)
 
 HELP_WORDS: Final = 3
 """Words of a help command that remctld takes: past it remctld 3.18 sends an error and then an answer all the same."""
@@ -73,6 +72,8 @@ class ConnectionBase:
 
     caller: ClassVar[str]
     """What may share a connection: "thread" or "task"."""
+    logger: ClassVar[logging.Logger]
+    """Which is told of the connection and its commands; of these the first two words alone, as others may be secret."""
 
     port: int
     """The port connected to; until then the one asked for, 0 for the defaults."""
@@ -97,6 +98,7 @@ class ConnectionBase:
         self.closing = False
         self._command: Command | None = None
         self._sent = False
+        self._sizes: list[int] | None = None  # of stdout and stderr so far; None where nobody looks
         self._serial = 0
         self._pid = os.getpid()
         self.closed = None
@@ -118,9 +120,10 @@ class ConnectionBase:
     # From command to answer
 
     def _log_opened(self) -> None:
-        logger.debug("connected to %s:%d, protocol %d", self.target.host, self.port, self.protocol)
+        self.logger.debug("connected to %s:%d, protocol %d", self.target.host, self.port, self.protocol)
         if self.protocol == 1:
-            logger.warning("%s:%d speaks protocol 1: no error codes, no streams apart", self.target.host, self.port)
+            text = "%s:%d speaks protocol 1: no error codes, no streams apart"
+            self.logger.warning(text, self.target.host, self.port)
 
     def _begin(self, command: Command, call: str) -> None:
         """Take note of a command that is about to be sent."""
@@ -132,6 +135,9 @@ class ConnectionBase:
         self._serial += 1
         self._set_asked(self._serial)
         self.pending = self._sent = True
+        self._sizes = [0, 0] if self.logger.isEnabledFor(logging.DEBUG) else None
+        if self._sizes is not None:
+            self.logger.debug("command '%s': %d words, %d bytes", command.label(), len(command.words), command.size)
 
     def _check_output(self) -> Output | None:
         """Return what `output()` gives without waiting, if it does."""
@@ -150,10 +156,21 @@ class ConnectionBase:
         if self.protocol == 1:
             raise self.with_evidence(RemctlProtocolError("the server speaks protocol 1, which has no NOOP"))
 
-    def _answered(self, token: Output) -> None:
-        """Take note of the token that ends an answer."""
+    def _count(self, token: Output) -> None:
+        """Take note of output that is handed out as it comes."""
+        if self._sizes is not None:
+            self._sizes[token.stream is Stream.STDERR] += len(token.output or b"")
+
+    def _answered(self, token: Output, out: Sequence[bytes] = (), err: Sequence[bytes] = ()) -> None:
+        """Take note of the token that ends an answer, and of output that was collected."""
         command, self._command = self._command, None
         self.pending = False
+        if self._sizes is not None and command is not None:
+            error = getattr(token.error, "name", token.error)
+            how = f"exit status {token.status}" if error is None else f"error {error}"
+            sizes = (size + sum(map(len, more)) for size, more in zip(self._sizes, (out, err), strict=True))
+            text = "command '%s' has ended: %s, %d bytes of stdout, %d of stderr"
+            self.logger.debug(text, command.label(), how, *sizes)
         if token.error == ErrorCode.TOOMANY_ARGS and command is not None and _answered_twice(command):
             self._end("remctld answers a help command of so many words twice, and the second answer was not waited for")
 
@@ -241,6 +258,7 @@ class ConnectionBase:
             self.closed = reason
             self._command = None
             self._close_wire(in_step=not self.pending)
+            self.logger.debug("the connection to %s:%d is over: %s", self.target.host, self.port, reason)
 
 
 def _answered_twice(command: Command) -> bool:

@@ -29,6 +29,9 @@ _AUTHENTICATION = (
 )
 
 _CREDENTIALS = (
+    (("entry in database has expired",), "the account has expired: ask who keeps the realm"),
+    (("Password has expired",), "the password has expired: change it with kpasswd"),
+    (("have been revoked",), "the account is locked or disabled: ask who keeps the realm"),
     (("not found in Kerberos database",), "the KDC does not know that principal"),
     (
         ("Decrypt integrity check failed", "Preauthentication failed", "Password incorrect"),

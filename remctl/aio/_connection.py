@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import select
 import socket
 import warnings
+from collections.abc import Sequence
 from typing import Final, NoReturn
 from weakref import WeakKeyDictionary
 
@@ -22,6 +24,7 @@ from remctl.aio._channel import Channel
 from remctl.aio._connecting import connect
 from remctl.aio._deadline import Deadline
 from remctl.aio._offload import network
+from remctl.aio._tokens import core_of
 from remctl.aio._turns import turn
 from remctl.exceptions import (
     ENDED,
@@ -35,6 +38,8 @@ from remctl.protocol import NEED_DATA, ClientConnection, HighestVersion, NoopAns
 from remctl.protocol.client import Event
 from remctl.security import Credentials, InitiatorContext
 from remctl.types import Output, OutputType, Result, Stream
+
+logger = logging.getLogger(__name__)
 
 AT_ONCE: Final = 64
 """Tokens that are handed out without giving way to other tasks."""
@@ -52,6 +57,7 @@ class Connection(ConnectionBase):
     """
 
     caller = "task"
+    logger = logger
 
     def __init__(self, target: Target, credentials: Credentials, sock: socket.socket | None = None) -> None:
         super().__init__(target)
@@ -145,7 +151,7 @@ class Connection(ConnectionBase):
                     token = await self._collect(out, err)
             except BaseException as error:
                 self._fail(error, doing, deadline)
-            self._noted(token)
+            self._noted(token, out, err)
         except RemctlError as error:
             error.stdout, error.stderr = b"".join(out), b"".join(err)
             raise
@@ -235,7 +241,7 @@ class Connection(ConnectionBase):
             await network.run(target.check_ccache)
         await turn()
         context = InitiatorContext(target.host, target.principal, self._credentials)
-        core = ClientConnection(context, min_protocol=target.min_protocol)
+        core = core_of(context, min_protocol=target.min_protocol)
         core.start()
         core.next_event()
         # GSS-API, and perhaps the KDC, are at work while the connection is made.
@@ -374,10 +380,12 @@ class Connection(ConnectionBase):
         assert self._channel is not None
         self._channel.flush()
 
-    def _noted(self, token: Output) -> Output:
+    def _noted(self, token: Output, out: Sequence[bytes] = (), err: Sequence[bytes] = ()) -> Output:
         self.refused = self._core.refused
-        if token.type is not OutputType.OUTPUT:
-            self._answered(token)
+        if token.type is OutputType.OUTPUT:
+            self._count(token)
+        else:
+            self._answered(token, out, err)
             if self._core.state is State.CLOSED and self.protocol > 1:
                 self._end("the server refused a command before it was sent whole")
         return token

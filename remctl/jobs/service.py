@@ -10,12 +10,14 @@ import contextlib
 import enum
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from remctl.acl import Acl
 from remctl.exceptions import RemctlError
 from remctl.jobs.attempt import DamagedEndingError, Piece, read_output
 from remctl.jobs.runner import wake
+from remctl.jobs.runner._ad_hoc import NoModuleError, current, module_named, wanted
+from remctl.jobs.scripts import ScriptError
 from remctl.jobs.settings import Settings
 from remctl.jobs.states import JobState, Move
 from remctl.jobs.store import (
@@ -113,7 +115,7 @@ class Desk:
 
     def scripts(self) -> list[InstalledScript]:
         """Return the scripts of which the principal may submit jobs, by name."""
-        return [script for script in self._store.scripts.all() if script.enabled and self._may_use(script)]
+        return [current(script) for script in self._store.scripts.all() if script.enabled and self._may_use(script)]
 
     def script(self, name: str) -> InstalledScript:
         """Return one of them.
@@ -127,7 +129,7 @@ class Desk:
             raise StoreError(f"the script {name!r} is turned off")
         if not self._may_use(script):
             raise DeniedError(f"{self.principal} may not use the script {name!r}")
-        return script
+        return current(script)
 
     # Jobs
 
@@ -155,6 +157,7 @@ class Desk:
 
         Raises:
             StoreError: there is no such script, or it is turned off; or no such robot or pool.
+            NoModuleError: there is no such module for ad-hoc Python; a ScriptError and a StoreError.
             DeniedError: the principal may not do that.
             ScriptError: a parameter is missing, unknown or wrong.
             ValueError: another argument makes no sense.
@@ -163,6 +166,7 @@ class Desk:
         if priority > 0 and self.role < Role.OPERATOR:
             raise DeniedError(f"priority must be 0 or less for users: {priority}")
         values = found.parameters.check(parameters)
+        self._check_module(script, values, elsewhere=robot is not None or pool is not None)
         secrets = {name: values.pop(name) for name in found.parameters.secrets if name in values}
         chosen = self._robot(robot, pool)
         order = Order(script, values, self.principal, secrets, chosen, pool, priority=priority, delay=delay, guid=guid)
@@ -247,9 +251,11 @@ class Desk:
             StoreError: it is not over, or its secrets are forgotten.
             IllegalMoveError: it was a success.
             DeniedError: the principal may not use its script.
+            NoModuleError: there is no such module for ad-hoc Python any more; it is a StoreError, too.
         """
         found = self.job(job)
         self.script(found.script)
+        self._check_module(found.script, found.parameters)
         return self._changed(self._store.jobs.retry(found.id, self.principal))
 
     def machines(self) -> list[Machine]:
@@ -282,6 +288,16 @@ class Desk:
         if len(found) > 1:
             raise StoreError(f"there are {len(found)} robots of the name {wanted!r}", hint="name one by its GUID")
         return found[0].id
+
+    def _check_module(self, script: str, parameters: Mapping[str, Any], *, elsewhere: bool = False) -> None:
+        """See that there is the module that a job of ad-hoc Python wants, and that the principal may use it."""
+        name = wanted(script, parameters)
+        if name is None:
+            return
+        if elsewhere:
+            raise ScriptError("it cannot be given for a robot, which has scripts of its own", parameter="module")
+        if not self._may_use(module_named(self._store, name)):
+            raise NoModuleError(f"there is no script {name!r}")
 
     def _seen(self, job: int | None) -> int | None:
         """The number of a job, if the principal may see it."""

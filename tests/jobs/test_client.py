@@ -22,6 +22,7 @@ from remctl.jobs import aio, client
 from remctl.jobs._answers import EndEvent, GapEvent, JobEvent, OutputEvent, StateEvent
 from remctl.jobs.client import _asking
 from remctl.jobs.command import backend
+from remctl.jobs.scripts import AD_HOC
 from remctl.jobs.service import Service
 from remctl.jobs.settings import AccessSettings
 from remctl.jobs.states import JobState, Reason, RobotStatus
@@ -271,6 +272,19 @@ class TestJobs:
             user.retry(job.id)
         assert len(site.store.jobs.listed()) == 1
 
+    def test_of_modules_that_are_not_there_are_typed_errors(self, site: Site, user: Any) -> None:
+        site.store.scripts.install(AD_HOC, "root")
+        site.install("true")
+        site.install("pass", 'users = ["princ:ada@SANDBOX.TEST"]', name="private", suffix=".py")
+        for module, text in (
+            ("nothing", "there is no script"),
+            ("private", "there is no script"),
+            ("work", "is written in bash"),
+        ):
+            with pytest.raises(_asking.NoSuchScriptError, match=f"^parameter module: .*{text}"):
+                user.submit("python", {"code": "pass", "module": module})
+        assert site.store.jobs.listed() == []
+
     def test_of_scripts_that_the_caller_may_use(self, site: Site, user: Any) -> None:
         site.install("true", *NAME)
         site.install("true", 'users = ["princ:ada@SANDBOX.TEST"]', name="private")
@@ -403,11 +417,32 @@ class TestConnection:
             server.until(lambda running: running.connections == 0)
             assert user.scripts() == []
 
+    def test_can_be_made_before_anything_is_asked(
+        self, box: Sandbox, server: ServerThread, make_client: MakeClient
+    ) -> None:
+        with Relay(server.port) as relay:
+            user = make_client(relay.port)
+            user.connect()
+            user.connect()
+            assert user.scripts() == []
+            assert relay.accepted == 1
+
+    def test_that_cannot_be_made_is_an_error(self, box: Sandbox, make_client: MakeClient) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            port = sock.getsockname()[1]
+        with pytest.raises(RemctlConnectionError):
+            make_client(port).connect()
+        with pytest.raises(remctl.RemctlAuthenticationError):
+            make_client(box.port, ccache="/nonexistent").connect()
+        with SilentServer() as server, pytest.raises(RemctlTimeoutError):
+            make_client(server.port, timeout=0.2).connect()
+
     def test_is_refused_once_the_client_is_closed(self, user: Any) -> None:
         user.close()
         user.close()
-        with pytest.raises(RemctlNotOpenedError, match="the client is closed"):
-            user.scripts()
+        for call in (user.scripts, user.connect):
+            with pytest.raises(RemctlNotOpenedError, match="the client is closed"):
+                call()
 
     def test_is_for_a_server_that_has_the_command(self, box: Sandbox, make_client: MakeClient) -> None:
         with pytest.raises(remctl.RemctlCommandError, match="Unknown command"):

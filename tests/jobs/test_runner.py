@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from jobs.attempts import lives
 from jobs.runners import ADA, DEAF, ROOT, WAIT, MakeSite, Site, halted, killed, process, working
 from remctl.jobs.runner import Runner, RunnerError
 from remctl.jobs.runner._output import TAIL
-from remctl.jobs.scripts import _languages, read_script
+from remctl.jobs.scripts import AD_HOC, Parameters, _languages, read_script
 from remctl.jobs.states import JobState, Move, Reason
 from remctl.jobs.store import account_of
 from remctl.jobs.store._claiming import hashed
@@ -180,6 +181,106 @@ class TestCannotStart:
         assert (found.state, found.reason) == (JobState.FAILED, Reason.NOT_STARTED)
         assert detail in (found.detail or "")
         assert site.lines() == []
+
+
+MODULE = """\
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+GREETING = "hello"
+
+@dataclass
+class Greeting:
+    whom: str
+
+    def __str__(self) -> str:
+        return f"{GREETING}, {self.whom}"
+
+print("set up as", __name__)
+if __name__ == "__main__":
+    print("the main part runs")
+"""
+
+
+class TestAdHoc:
+    @pytest.fixture
+    def site(self, site: Site) -> Site:
+        """Give a folder in which ad-hoc Python is on, and a script that it may use."""
+        site.store.scripts.install(AD_HOC, ROOT)
+        site.install(MODULE, "run-time = 7200", suffix=".py")
+        return site
+
+    def test_finds_individual_parameters_as_they_were_given(self, site: Site) -> None:
+        given = " --depth=3\r\n\t'ä' $HOME\n"
+        code = "import os\nprint(ascii(os.environ.get('JOB_PARAM_INDIVIDUAL_PARAMETERS')))"
+        jobs = [site.submit("python", code=code, **more) for more in ({"individual_parameters": given}, {})]
+        with working(site):
+            assert [site.over(job).state for job in jobs] == [JobState.SUCCESS] * 2
+        assert [site.attempt(job).stdout_tail.decode() for job in jobs] == [f"{given!a}\n", "None\n"]
+
+    def test_runs_in_the_setting_of_a_module_without_its_main_part(self, site: Site) -> None:
+        code = "print(Greeting('Ada'), __name__, 'JOB_MODULE' in os.environ)"
+        job = site.submit("python", code=code, module="work")
+        with working(site):
+            assert site.over(job).state is JobState.SUCCESS
+        assert site.attempt(job).stdout_tail == b"set up as work\nhello, Ada __main__ False\n"
+
+    def test_shows_where_a_module_fails(self, site: Site) -> None:
+        site.install("def fail():\n    raise OSError('no')", name="failing", suffix=".py")
+        job = site.submit("python", code="fail()", module="failing")
+        with working(site):
+            assert site.over(job).exit_status == 1
+        said = site.attempt(job).stderr_tail.decode()
+        assert "/module-failing.py\", line 5, in fail\n    raise OSError('no')\n" in said
+
+    def test_with_a_module_that_has_the_name_of_a_library_leaves_the_library_alone(self, site: Site) -> None:
+        site.install("import calendar", name="calendar", suffix=".py")
+        job = site.submit("python", code="print(calendar.isleap(2000))", module="calendar")
+        with working(site):
+            assert site.over(job).state is JobState.SUCCESS
+        assert site.attempt(job).stdout_tail == b"True\n"
+
+    def test_may_run_as_long_as_its_module(self, site: Site) -> None:
+        site.install("import time", "run-time = 1", name="short", suffix=".py")
+        job = site.submit("python", code="time.sleep(60)", module="short")
+        with working(site):
+            assert site.over(job).reason is Reason.TIME_LIMIT
+
+    @pytest.mark.parametrize(
+        ("change", "detail"),
+        [
+            ("grown", "it is not what was installed"),
+            ("gone", "No such file or directory"),
+            ("off", "parameter module: the script 'work' is turned off"),
+            ("removed", "parameter module: there is no script 'work'"),
+        ],
+    )
+    def test_does_not_begin_when_its_module_has_changed(self, site: Site, change: str, detail: str) -> None:
+        job = site.submit("python", code="open(__file__)", module="work")
+        file = site.settings.scripts / "work.py"
+        match change:
+            case "grown":
+                file.chmod(0o700)
+                file.write_text(f"{file.read_text()}pass\n")
+            case "gone":
+                file.unlink()
+            case "off":
+                site.store.scripts.enable("work", False)
+            case "removed":
+                site.store.scripts.remove("work")
+        with working(site):
+            found = site.over(job)
+        assert (found.state, found.reason) == (JobState.FAILED, Reason.NOT_STARTED)
+        assert detail in (found.detail or "")
+
+    def test_takes_all_its_parameters_in_a_database_from_before_they_were_there(self, site: Site) -> None:
+        before = Parameters({"code": {"type": "text", "required": True, "multiline": True}})
+        job = site.submit("python", code="print(GREETING)", module="work")
+        site.store.scripts.install(replace(AD_HOC, parameters=before), ROOT)
+        with working(site):
+            assert site.over(job).state is JobState.SUCCESS
 
 
 class TestAsked:

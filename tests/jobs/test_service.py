@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from jobs.postgres import Postgres
 from jobs.runners import WAIT, MakeSite, Site, until, working
 from remctl.jobs.attempt import Piece
-from remctl.jobs.scripts import ScriptError
+from remctl.jobs.runner._ad_hoc import NoModuleError
+from remctl.jobs.scripts import AD_HOC, Parameters, ScriptError
 from remctl.jobs.service import DeniedError, Desk, Role, Service
 from remctl.jobs.settings import load
 from remctl.jobs.states import IllegalMoveError, JobState, Move
@@ -126,6 +128,64 @@ class TestSubmit:
             until(lambda: (site.settings.folder / "runner.sock").exists())
             job = Service(site.settings, site.store).desk(ADA).submit("work", {})
             assert site.over(job.id).state is JobState.SUCCESS
+
+
+class TestModule:
+    @pytest.fixture(autouse=True)
+    def _scripts(self, service: Service, site: Site) -> None:
+        site.store.scripts.install(AD_HOC, ADMINISTRATOR)
+        site.install("pass", name="tools", suffix=".py")
+        site.install("pass", f'users = ["princ:{BOB}"]', name="bobs", suffix=".py")
+        site.install("pass", name="off", suffix=".py")
+        site.store.scripts.enable("off", False)
+
+    def test_is_one_that_the_principal_may_use(self, service: Service) -> None:
+        for who, module in ((ADA, "tools"), (BOB, "bobs"), (ADMINISTRATOR, "bobs")):
+            job = service.desk(who).submit("python", {"code": "pass", "module": module})
+            assert job.parameters == {"code": "pass", "module": module}
+
+    @pytest.mark.parametrize(
+        ("module", "text"),
+        [
+            ("bobs", "there is no script 'bobs'"),
+            ("nothing", "there is no script 'nothing'"),
+            ("", "there is no script ''"),
+            ("off", "the script 'off' is turned off"),
+            ("work", "the script 'work' is written in bash: code runs in the setting of a script in Python"),
+            ("python", "the script 'python' stands for code itself: code runs"),
+        ],
+    )
+    def test_is_no_other(self, ada: Desk, site: Site, module: str, text: str) -> None:
+        with pytest.raises(NoModuleError, match=f"^parameter module: {text}"):
+            ada.submit("python", {"code": "pass", "module": module})
+        assert site.store.jobs.listed() == []
+
+    def test_is_asked_for_again_when_the_job_is_to_run_again(self, ada: Desk, site: Site) -> None:
+        job = ada.submit("python", {"code": "pass", "module": "tools"})
+        ada.ask(job.id, Move.STOP)
+        site.store.scripts.enable("tools", False)
+        with pytest.raises(NoModuleError, match="the script 'tools' is turned off"):
+            ada.retry(job.id)
+        site.store.scripts.enable("tools", True)
+        assert ada.retry(job.id).state is JobState.PENDING
+
+    @pytest.mark.parametrize("place", [{"robot": "R2"}, {"pool": "night"}])
+    def test_is_not_for_robots(self, ada: Desk, site: Site, place: dict[str, Any]) -> None:
+        site.store.robots.add("R2", pool="night")
+        with pytest.raises(ScriptError, match=r"^parameter module: it cannot be given for a robot"):
+            ada.submit("python", {"code": "pass", "module": "tools"}, **place)
+        assert ada.submit("python", {"code": "pass"}, **place).parameters == {"code": "pass"}
+
+    def test_is_a_parameter_also_in_a_database_from_before_it_was_there(self, ada: Desk, site: Site) -> None:
+        before = Parameters({"code": {"type": "text", "required": True, "multiline": True}})
+        site.store.scripts.install(replace(AD_HOC, parameters=before), ADMINISTRATOR)
+        for script in (ada.script("python"), next(each for each in ada.scripts() if each.name == "python")):
+            assert list(script.parameters) == ["code", "individual_parameters", "module"]
+        assert ada.submit("python", {"code": "pass", "module": "tools"}).state is JobState.PENDING
+
+    def test_of_another_script_is_a_parameter_like_any(self, ada: Desk, site: Site) -> None:
+        site.install("true", "[parameters.module]", 'type = "text"')
+        assert ada.submit("work", {"module": "nothing"}).parameters == {"module": "nothing"}
 
 
 class TestJobs:

@@ -248,6 +248,18 @@ class Client:
 
     # The connection
 
+    def connect(self) -> None:
+        """Connect now, if there is no connection: the first call need not wait for that, or fail over it.
+
+        Raises:
+            RemctlNotOpenedError: the client is closed.
+            RemctlConnectionError: unknown host, no connection, or a lost one.
+            RemctlAuthenticationError: GSS-API refused, or the ticket cache is not there.
+            RemctlTimeoutError: the time limit passed.
+            RemctlProtocolError: what answers is no remctl server, or its protocol is below `min_protocol`.
+        """
+        self._opened()
+
     def close(self) -> None:
         """Close the connection; calls after that raise `RemctlNotOpenedError`.  Closing twice is harmless."""
         self._closed = True

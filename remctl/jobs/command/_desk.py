@@ -22,6 +22,7 @@ from remctl.jobs._answers import UNAVAILABLE, Attempt, Event, History, Job, Mach
 from remctl.jobs._place import REMOTE
 from remctl.jobs.attempt import Piece
 from remctl.jobs.command._refusal import Refusal
+from remctl.jobs.runner._ad_hoc import NoModuleError
 from remctl.jobs.scripts import ScriptError
 from remctl.jobs.service import DeniedError, Desk, Role, Service
 from remctl.jobs.settings import SettingsError, load
@@ -177,6 +178,8 @@ def refusals(context: Context) -> Iterator[None]:
         yield
     except DeniedError as error:
         raise Refusal("denied", str(error), status=ExitStatus.DENIED) from None
+    except NoModuleError as error:
+        raise Refusal("no-such-script", str(error), parameter=error.parameter) from None
     except ScriptError as error:
         raise Refusal("parameter", str(error), status=ExitStatus.USAGE, parameter=error.parameter) from None
     except (SettingsError, SchemaError) as error:

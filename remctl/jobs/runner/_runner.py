@@ -35,6 +35,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from remctl.exceptions import RemctlError
 from remctl.jobs.attempt import Attempt, DamagedEndingError, Ending, Limits, boot_id, is_kept, read_ending
+from remctl.jobs.runner._ad_hoc import Setting, current, lay_out, wanted
 from remctl.jobs.runner._cleaning import keep_house
 from remctl.jobs.runner._clock import Clock
 from remctl.jobs.runner._environment import environment, forget_parameters
@@ -284,18 +285,21 @@ class Runner:
         work = folder / "work"
         work.mkdir(mode=0o700, parents=True)
         script = folder / f"script{claim.language.suffix}"
-        installed = self._store.scripts.get(claim.job.script)
+        installed = current(self._store.scripts.get(claim.job.script))
         file = self._settings.scripts / installed.filename
         body = AD_HOC.body if claim.job.script == AD_HOC.name else verify(file, claim.sha256)
         script.touch(mode=0o600)
         script.write_bytes(body)
+        setting = Setting(claim.run_time, {})
+        if (module := wanted(claim.job.script, claim.job.parameters)) is not None:
+            setting = lay_out(self._store, self._settings, module, folder)
         settings = self._settings.runner
         return Attempt.prepare(
             folder / "kept",
             claim.language.command(script),
-            env=environment(claim, password, work, installed.parameters, self._settings.url),
+            env=environment(claim, password, work, installed.parameters, self._settings.url) | setting.variables,
             cwd=work,
-            limits=Limits(claim.run_time, settings.grace, DRAIN, settings.output),
+            limits=Limits(setting.run_time, settings.grace, DRAIN, settings.output),
         )
 
     def _watch(self, number: int, attempt: Attempt) -> None:

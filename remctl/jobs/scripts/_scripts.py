@@ -259,11 +259,38 @@ AD_HOC: Final = _parse(
 # type = "text"
 # multiline = true
 # description = "what is run"
+#
+# [parameters.individual_parameters]
+# type = "text"
+# multiline = true
+# required = false
+# description = "what the code finds in JOB_PARAM_INDIVIDUAL_PARAMETERS"
+#
+# [parameters.module]
+# type = "text"
+# required = false
+# description = "the name of an installed script in Python, in whose setting the code runs"
 # ///
+import importlib.util
 import os
+import sys
+import types
 
-exec(compile(os.environ.pop("JOB_PARAM_CODE"), "<code>", "exec"), {"__name__": "__main__"})
+code = compile(os.environ.pop("JOB_PARAM_CODE"), "<code>", "exec")
+setting = types.ModuleType("__main__")
+if file := os.environ.pop("JOB_MODULE", ""):
+    setting.__name__, setting.__file__ = os.environ["JOB_PARAM_MODULE"], file
+    if getattr(importlib.util.find_spec(setting.__name__), "origin", None) is None:  # it is no library's name
+        sys.modules[setting.__name__] = setting  # where dataclasses look for it
+    with open(file, "rb") as source:
+        exec(compile(source.read(), file, "exec"), vars(setting))
+    setting.__name__ = "__main__"
+exec(code, vars(setting))
 """,
 )
 """The script that is always there: it runs the code that its user gives, in the parameter `code`.  Who may do that
-may do all that runners may."""
+may do all that runners may.
+
+With a module, the code finds what that script defines: it has been run before, under its own name, so that what it does
+as a program alone was left out.
+"""
