@@ -144,6 +144,13 @@ class RemctlConnectionError(RemctlProtocolError, ConnectionError):
 class RemctlAuthenticationError(RemctlProtocolError):
     """GSS-API refused, on this side or on the server's."""
 
+    code: int | None = None
+    """libkrb5's number for the failure (-1765328352 for a ticket that has ended...), where there is one."""
+
+    def __init__(self, reason: str = "", *, code: int | None = None, **evidence: Unpack[Evidence]) -> None:
+        super().__init__(reason, **evidence)
+        self.code = code
+
 
 class RemctlTimeoutError(RemctlProtocolError, TimeoutError):
     """A time limit passed.  The session is closed; if `sent` is True the command may still be running."""

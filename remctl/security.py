@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import Final, NoReturn, cast
 
-from remctl import _arguments, _hints
+from remctl import _arguments, _hints, _kerberos
 from remctl.exceptions import RemctlAuthenticationError
 
 try:
@@ -129,7 +129,8 @@ class Credentials:
         except GSSError as error:
             text = _text(error)
             hint = _hints.for_credentials(self._kind, text)
-            raise RemctlAuthenticationError(f"authentication failed: {text}", hint=hint) from error
+            code = _kerberos.code_of(error)
+            raise RemctlAuthenticationError(f"authentication failed: {text}", code=code, hint=hint) from error
 
     def _get(self) -> gssapi.Credentials:
         if self._kind == "default":
@@ -360,7 +361,8 @@ def _check_password(password: object) -> str:
 def _refuse(what: str, error: GSSError) -> NoReturn:
     """Raise the error of this package for one of GSS-API's."""
     text = _text(error)
-    raise RemctlAuthenticationError(f"{what}: {text}", hint=_hints.for_authentication(text)) from error
+    hint = _hints.for_authentication(text)
+    raise RemctlAuthenticationError(f"{what}: {text}", code=_kerberos.code_of(error), hint=hint) from error
 
 
 def _text(error: GSSError) -> str:
