@@ -5,8 +5,10 @@
     b'hello world\\n'
 
 `remctl()` runs one command, `Remctl` is a session for several.  Needs the system's libremctl and cffi, nothing else.
+`run_many()` runs one command on many hosts, and needs more.
 """
 
+from remctl._many import run_many
 from remctl._version import __version__
 from remctl.exceptions import (
     RemctlAuthenticationError,
@@ -44,4 +46,5 @@ __all__ = [
     "Stream",
     "__version__",
     "remctl",
+    "run_many",
 ]

@@ -13,6 +13,11 @@ from typing import Final, NamedTuple
 
 from remctl.exceptions import RemctlConnectionError
 
+NO_ANSWER: Final = "the name service cannot be asked"
+
+SHORT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS)
+"""The system's numbers for: it is this machine that has no more sockets."""
+
 DEFAULT_PORTS: Final = (4373, 4444)
 """The registered port, and the one from before there was one; the second is tried where the first does not connect."""
 
@@ -94,7 +99,8 @@ def unreachable(failures: list[tuple[Endpoint, int]], source_ip: str | None) -> 
     """Make the error for endpoints none of which could be connected to, each with the system's number for why."""
     tried = "; ".join(f"{endpoint}: {os.strerror(code)}" for endpoint, code in failures)
     source = f" from {source_ip}" if source_ip is not None else ""
-    return RemctlConnectionError(f"cannot connect{source}: {tried}", errno=failures[0][1])
+    short = (code for _, code in failures if code in SHORT)  # which would say more than that another address refused
+    return RemctlConnectionError(f"cannot connect{source}: {tried}", errno=next(short, failures[0][1]))
 
 
 def number_of(error: OSError) -> int:

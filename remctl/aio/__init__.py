@@ -8,7 +8,8 @@ All stand on `remctl.protocol` and `remctl.security`; libremctl has no part in i
 `pip install 'remctl-cffi[aio]'`.
 """
 
+from remctl.aio._many import run_many
 from remctl.aio.client import Remctl, remctl
 from remctl.aio.server import Request, Server, serve
 
-__all__ = ["Remctl", "Request", "Server", "remctl", "serve"]
+__all__ = ["Remctl", "Request", "Server", "remctl", "run_many", "serve"]

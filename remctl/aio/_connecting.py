@@ -7,6 +7,7 @@ import errno
 import socket
 
 from remctl._endpoints import (
+    NO_ANSWER,
     Endpoint,
     address_of,
     encode_host,
@@ -58,7 +59,7 @@ async def _resolve(host: str, family: int) -> list[tuple[int, str]]:
     except socket.gaierror as error:
         raise unknown_host(error.strerror or str(error)) from None
     except OSError as error:
-        raise RemctlConnectionError(f"the name service cannot be asked: {error.strerror}", errno=error.errno) from None
+        raise RemctlConnectionError(f"{NO_ANSWER}: {error.strerror}", errno=error.errno) from None
     return [(kind, str(address[0])) for kind, _, _, _, address in found]
 
 
