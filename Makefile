@@ -33,8 +33,8 @@ demo-jobs: $(DEV) ## show unattended jobs from an empty folder to a report, on t
 	@$(BIN)/python -m remctl.jobs.demo
 
 test: $(DEV) ## run all tests, in development mode, with warnings as errors
-	@tools/system-packages chromium chromium-driver curl default-jre-headless faketime fonts-dejavu-core groovy libnet-remctl-perl \
-	    libnss-wrapper openssl postgresql python3-pyremctl
+	@tools/system-packages chromium chromium-driver curl default-jre-headless faketime fish fonts-dejavu-core groovy libnet-remctl-perl \
+	    libnss-wrapper openssl postgresql python3-pyremctl zsh
 	$(BIN)/python -X dev -W error -m pytest $(ARGS)
 
 test-memory: $(DEV) ## run the C part under valgrind

@@ -6,7 +6,7 @@ Each module has one subject; those of one thing do not load what another one nee
     _arguments   arguments from standard input, files and the terminal
     _streams     what is written, and where
     _one         a command on one host
-    _check       what is right and wrong between here and a host
+    _check       what is right and wrong between here and a host, with `_check_tickets` and `_steps`
     _completion  completion scripts for shells
     _many        a command on many hosts, with `_options`, `_targets`, `_display` and others
 """
