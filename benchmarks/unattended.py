@@ -1,16 +1,12 @@
 """The jobs: how many can be submitted and claimed, with how much history, and how soon one begins.
 
-PostgreSQL is one of its own, with the settings of a new installation (fsync and all); procrastinate has the same one.
-Claimers are threads here and tasks there, all in one process.
+procrastinate has the same PostgreSQL.  Claimers are threads here and tasks there, all in one process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,13 +19,12 @@ from typing import Any, Final
 
 import procrastinate
 from goals import Goal
-from jobs.postgres import Postgres
+from installed import COMMAND, New, daemon, databases, new_folder, new_store
 from jobs.web.pages import opened
 from sqlalchemy import text
 
 from remctl.jobs.client import Client
-from remctl.jobs.scripts import Language, Limits, Parameters, Script
-from remctl.jobs.store import Order, Store, Taker, new_bid, upgrade
+from remctl.jobs.store import Order, Store, Taker, new_bid
 from remctl.testing import Sandbox
 
 NAMES: Final = ("jobs-throughput", "jobs-history", "jobs-latency", "jobs-page")
@@ -67,23 +62,19 @@ class Unattended:
 
     def run(self, name: str) -> None:
         """Measure one of `NAMES`, print it, and add it to the results."""
-        with contextlib.ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            postgres = stack.enter_context(Postgres())
-            number = iter(range(1000))
-            new = {"sqlite": lambda: f"sqlite:///{folder}/{next(number)}.db", "postgresql": postgres.new_database}
-            measure: dict[str, Callable[[dict[str, Callable[[], str]]], object]] = {
-                "jobs-throughput": self._throughput,
-                "jobs-history": self._history,
-                "jobs-latency": self._latency,
-                "jobs-page": self._page,
-            }
+        measure: dict[str, Callable[[New], object]] = {
+            "jobs-throughput": self._throughput,
+            "jobs-history": self._history,
+            "jobs-latency": self._latency,
+            "jobs-page": self._page,
+        }
+        with databases() as new:
             self.results[name] = measure[name](new)
         sys.stdout.flush()
 
     # Submitted and claimed
 
-    def _throughput(self, new: dict[str, Callable[[], str]]) -> dict[str, Any]:
+    def _throughput(self, new: New) -> dict[str, Any]:
         count = 1_000 if self._quick else 10_000
         rounds = 1 if self._quick else 3
         found: dict[str, list[tuple[float, float]]] = {}
@@ -119,13 +110,13 @@ class Unattended:
 
     # With history
 
-    def _history(self, new: dict[str, Callable[[], str]]) -> dict[str, Any]:
+    def _history(self, new: New) -> dict[str, Any]:
         count = 100_000 if self._quick else 1_000_000
         claims = 100 if self._quick else 400
         print(f"\nA claim with {count} finished jobs in the table, against none: median of {claims}")
         found: dict[str, Any] = {}
         for kind in ("sqlite", "postgresql"):
-            empty, full = _store(new[kind]()), _store(new[kind]())
+            empty, full = new_store(new[kind]()), new_store(new[kind]())
             _fill(full, kind, count)
             times: dict[str, list[float]] = {"empty": [], "full": []}
             for _ in range(claims):
@@ -147,7 +138,7 @@ class Unattended:
 
     # From a submission to the script
 
-    def _latency(self, new: dict[str, Callable[[], str]]) -> dict[str, Any]:  # noqa: ARG002  # SQLite in a folder
+    def _latency(self, new: New) -> dict[str, Any]:  # noqa: ARG002  # SQLite in a folder
         count = 10 if self._quick else 50
         with tempfile.TemporaryDirectory() as place, _daemons(self._box, Path(place)) as port:
             times = []
@@ -166,7 +157,7 @@ class Unattended:
 
     # The page
 
-    def _page(self, new: dict[str, Callable[[], str]]) -> dict[str, Any]:
+    def _page(self, new: New) -> dict[str, Any]:
         count = 10_000 if self._quick else 100_000
         rounds = 10 if self._quick else 50
         print(f"\nThe page of the history, with {count} jobs: median of {rounds}")
@@ -192,33 +183,19 @@ class Unattended:
 @contextlib.contextmanager
 def _daemons(box: Sandbox, place: Path) -> Iterator[int]:
     """Have `remctl-jobs up` work, with the script `clock`; gives the port of its remctl server."""
-    command = [sys.executable, "-m", "remctl.jobs.cli", "--config", str(place / "jobs" / "jobs.toml")]
-    subprocess.run([*command[:3], "init", str(place / "jobs")], check=True, stdout=subprocess.DEVNULL)
-    tables: dict[str, dict[str, object]] = {
-        "server": {"port": 0},
-        "remctl": {"listen": "127.0.0.1", "port": 0, "keytab": box.keytab},
-    }
-    with (place / "jobs" / "jobs.toml").open("w") as file:
-        for name, table in tables.items():
-            file.write("\n".join([f"[{name}]", *(f"{key} = {json.dumps(each)}" for key, each in table.items()), ""]))
+    door = {"listen": "127.0.0.1", "port": 0, "keytab": box.keytab}
+    config = new_folder(place, {"server": {"port": 0}, "remctl": door})
     script = place / "clock.sh"
     script.write_text('# /// job\n# description = "Tell the time."\n# ///\necho $EPOCHREALTIME\n')
-    subprocess.run([*command, "script", "install", str(script)], check=True, stdout=subprocess.DEVNULL)
-    log = place / "log"
-    with log.open("wb") as out, subprocess.Popen([*command, "up"], stdout=out, stderr=out) as process:
-        try:
-            while not (found := re.search(r"serving on 127\.0\.0\.1 port (\d+)\n(?:.*\n)*.*ready", log.read_text())):
-                if process.poll() is not None:
-                    sys.exit(log.read_text())
-                time.sleep(0.05)
-            yield int(found[1])
-        finally:
-            process.send_signal(signal.SIGTERM)
+    install = [*COMMAND, "--config", str(config), "script", "install", str(script)]
+    subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
+    with daemon(config, "up", r"serving on 127\.0\.0\.1 port (\d+)\n(?:.*\n)*.*ready") as (_, port):
+        yield int(port)
 
 
 def _ours(url: str, count: int, batch: int) -> tuple[float, float]:
     """Return the seconds for submitting and for claiming."""
-    store = _store(url)
+    store = new_store(url)
 
     def submit() -> None:
         for _ in range(count // SUBMITTERS // batch):
@@ -279,13 +256,6 @@ def _seconds(work: Callable[[], None], count: int) -> float:
     for thread in threads:
         thread.join()
     return time.perf_counter() - begin
-
-
-def _store(url: str) -> Store:
-    store = Store(url)
-    upgrade(store.database)
-    store.scripts.install(Script("bench", Language.BASH, "Nothing.", b"", "0" * 64, Parameters({}), Limits()), "bench")
-    return store
 
 
 def _fill(store: Store, kind: str, count: int) -> None:

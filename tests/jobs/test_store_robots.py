@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from jobs.stores import ADA, claims, install
 from remctl.jobs.states import IllegalMoveError, JobState, Move, Reason, RobotStatus
@@ -86,6 +86,26 @@ class TestAdministration:
         for call in calls:
             with pytest.raises(UnknownRobotError, match=f"there is no robot with the GUID {NOBODY}"):
                 call()
+
+
+class TestCalls:
+    @pytest.mark.parametrize("url", ["sqlite"], indirect=True)  # PostgreSQL decides by how many rows there are
+    def test_do_not_look_at_all_jobs_that_ever_were(self, store: Store, robot: Robot) -> None:
+        asked = []
+        event.listen(store.database.engine, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
+        store.jobs.submit("backup", {}, ADA, pool=robot.pool)
+        ready(store, robot)
+        claim = store.robots.claim(robot.guid, LEASE)
+        assert claim is not None
+        for state in (JobState.IN_PROGRESS, JobState.SUCCESS):
+            working(store, robot)
+            store.robots.update(robot.guid, claim.job.guid, state, LEASE)
+        queries = [(sql, values) for sql, values in asked if sql.startswith(("SELECT", "WITH", "UPDATE"))]
+        assert len(queries) > 10
+        with store.database.read() as connection:
+            for sql, values in queries:
+                for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values):
+                    assert step.detail not in ("SCAN jobs", "SCAN attempts"), sql
 
 
 class TestHeard:

@@ -31,6 +31,9 @@ EXTRA: Final = "pip install 'remctl-cffi[headless]'"
 
 _ENDED: Final = (Reason.LOST, Reason.CRASHES)
 
+_LONG: Final = 8
+"""Characters of a text that is hidden wherever it stands; shorter ones may be a part of any word."""
+
 
 def failure(error: Exception, *, submitted: bool, job: Job | None = None, hidden: Iterable[str] = ()) -> HeadlessError:
     """Return what is raised for an error.
@@ -115,9 +118,11 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _without(text: str, hidden: Iterable[str]) -> str:
-    """A text in which others, as far as servers show them, are left out."""
+    """A text in which others, as far as servers show them, which is in quotes, are left out."""
     for each in hidden:
         data = each.encode("utf-8", "surrogatepass")
         for shown in (each, printable(data, None), printable(data)):
-            text = text.replace(shown, "...") if shown else text
+            text = text.replace(f"'{shown}'", "'...'")
+            if len(shown) >= _LONG:
+                text = text.replace(shown, "...")
     return text

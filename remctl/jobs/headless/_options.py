@@ -341,7 +341,7 @@ def _read(file: Path) -> str:
             os.close(opened)
         if len(data) > MOST:
             _refuse(f"py_file is larger than {MOST} bytes: {str(file)!r:.200}")
-        return data.decode()
+        return data.decode("utf-8-sig")  # editors on Windows put a mark first, which Python takes in files alone
     except OSError as error:
         _refuse(f"py_file cannot be read: {str(file)!r:.200}: {error.strerror or error}")
     except UnicodeError:

@@ -177,7 +177,7 @@ async def _awaited(client: Client, job: Job, limit: float, printer: _Printer | N
     deadline = loop.time() + limit
 
     def left() -> float:
-        return max(deadline - loop.time(), SOON)
+        return max(round(deadline - loop.time(), 2), SOON)  # people read of it, when it has passed
 
     async def wait() -> Job:
         try:

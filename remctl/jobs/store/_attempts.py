@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, select, update
 from sqlalchemy.exc import IntegrityError
 
 from remctl.jobs.states import JobState, Move, Reason, outcome
@@ -42,6 +42,10 @@ class Attempts:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._claiming = Claiming(database)
+        # Statements are made once: it takes longer to make one than to have it executed.
+        now, mine = database.now, attempts.c.id == bindparam("attempt")
+        self._started = update(attempts).where(mine).values(started_at=now, lease_until=now + bindparam("lease"))
+        self._ended = update(attempts).where(mine).values(ended_at=now)
 
     def claim(self, taker: Taker, bids: Sequence[Bid], lease: float, *, per_owner: int | None = None) -> list[Claim]:
         """Take the next jobs that are due.
@@ -83,8 +87,8 @@ class Attempts:
             claim_of(row, attempt=row.attempt, key=row.claim, number=row.number) for row in rows if row.over is None
         ]
 
-    def start(self, attempt: int, boot_id: str, pid: int, pid_started: int, lease: float) -> None:
-        """Write down that the script of an attempt begins: after this, and not before, it may run.
+    def start(self, attempt: int, boot_id: str, pid: int, pid_started: int, lease: float) -> Job:
+        """Write down that the script of an attempt begins: after this, and not before, it may run; return its job.
 
         Args:
             attempt: the attempt.
@@ -101,10 +105,9 @@ class Attempts:
             live = self._live(connection, attempt)
             row = _moving.locked(connection, live.job_id)
             _moving.move(self._database, connection, row, Move.START, live.runner, started_at=self._database.now)
-            now = self._database.now
-            values = {"started_at": now, "boot_id": boot_id, "pid": pid, "pid_started": pid_started}
-            values["lease_until"] = now + lease
-            connection.execute(update(attempts).where(attempts.c.id == attempt).values(values))
+            values = {"boot_id": boot_id, "pid": pid, "pid_started": pid_started}
+            connection.execute(self._started, {"attempt": attempt, "lease": lease, **values})
+            return _moving.read(connection, live.job_id)
 
     def beat(self, live: Sequence[int], lease: float) -> dict[int, JobState | None]:
         """Say that attempts are alive.
@@ -233,19 +236,14 @@ class Attempts:
     # What they are made of
 
     def _end(self, connection: Connection, job: Row[Any], row: Row[Any], ended: Ended) -> None:
-        now = self._database.now
-        connection.execute(
-            update(attempts)
-            .where(attempts.c.id == row.id)
-            .values(
-                ended_at=now,
-                reason=ended.reason,
-                detail=ended.detail,
-                exit_status=ended.exit_status,
-                signal=ended.signal,
-                **_output(ended.output),
-            )
-        )
+        values = {
+            "reason": ended.reason,
+            "detail": ended.detail,
+            "exit_status": ended.exit_status,
+            "signal": ended.signal,
+            **_output(ended.output),
+        }
+        connection.execute(self._ended, {"attempt": row.id, **values})
         move, reason = outcome(ended.reason, ended.exit_status, row.reported_success)
         if ended.reason is Reason.LOST:
             losses = job.losses + 1
@@ -266,7 +264,7 @@ class Attempts:
             row.runner,
             reason=reason,
             detail=ended.detail,
-            ended_at=now,
+            ended_at=self._database.now,
             attempt_id=None,
             exit_status=ended.exit_status,
             signal=ended.signal,
@@ -284,13 +282,16 @@ class Attempts:
         return False
 
     def _live(self, connection: Connection, attempt: int) -> Row[Any]:
-        row = connection.execute(select(attempts).where(attempts.c.id == attempt).with_for_update()).first()
+        row = connection.execute(_LIVE, {"attempt": attempt}).first()
         if row is None or row.ended_at is not None:
             raise StaleAttemptError(f"attempt {attempt} has ended")
         return row
 
     def _is_overdue(self) -> Any:
         return and_(attempts.c.ended_at.is_(None), attempts.c.lease_until < self._database.now)
+
+
+_LIVE: Final = select(attempts).where(attempts.c.id == bindparam("attempt")).with_for_update()
 
 
 def account_of(attempt: int) -> str:

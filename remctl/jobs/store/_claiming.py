@@ -17,6 +17,7 @@ from sqlalchemy import (
     Row,
     Select,
     String,
+    TextClause,
     and_,
     bindparam,
     cast,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    union_all,
     update,
 )
 from sqlalchemy.sql.dml import ReturningInsert
@@ -32,7 +34,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from remctl.jobs.store._database import Database
 from remctl.jobs.store._records import Bid, Claim, Taker, claim_of, whole_jobs
-from remctl.jobs.store._schema import PENDING, attempts, jobs, scripts
+from remctl.jobs.store._schema import PENDING, attempts, jobs, robots, scripts
 
 
 class Claiming:
@@ -41,7 +43,7 @@ class Claiming:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._due = {limited: _due(database.now, _FOR_RUNNERS, per_owner=limited) for limited in (False, True)}
-        self._due_for_robot = _due(database.now, _FOR_ROBOT, per_owner=False)
+        self._due_for_robot = _due_for_robot(database.now)
         self._insert = _insert(database.now)
         # Written out once: SQLAlchemy would take half of the time to see that it has done so already.
         compiled = _at_once(self._due[False], database.now).compile(dialect=database.engine.dialect)
@@ -70,11 +72,6 @@ class Claiming:
             picked = connection.execute(self._due[per_owner is not None], values).all()
             allowed = self._allowed(connection, picked, per_owner)
             return self._take(connection, list(zip(allowed, bids, strict=False)), taker, lease)
-
-    def is_due(self, connection: Connection, robot: int, pool: str | None) -> bool:
-        """Return whether there is a job for a robot, or for any of its pool."""
-        values = {"robot": robot, "pool": pool, "count": 1}
-        return connection.execute(self._due_for_robot.with_only_columns(jobs.c.id), values).first() is not None
 
     def for_robot(
         self, connection: Connection, robot: int, pool: str | None, taker: Taker, bid: Bid, lease: float
@@ -141,11 +138,34 @@ def _lock(kind: str, which: object) -> int:
 
 _FOR_RUNNERS: Final = and_(jobs.c.robot_id.is_(None), jobs.c.pool.is_(None))
 
-_FOR_ROBOT: Final = or_(jobs.c.robot_id == bindparam("robot"), jobs.c.pool == bindparam("pool"))
+
+def is_due(now: ColumnElement[float]) -> ColumnElement[bool]:
+    """Whether there is a job for the robot of the statement that this is put into, or for any of its pool."""
+    # For either there is an index, and for both there is none.
+    each = (jobs.c.robot_id == robots.c.id, jobs.c.pool == robots.c.pool)
+    return or_(*(select(jobs.c.id).join(scripts).where(*_open(now), whose).exists() for whose in each))
+
+
+def _due_for_robot(now: ColumnElement[float]) -> Select[Any]:
+    """The next jobs of a robot, or of any of its pool."""
+    own = _due(now, jobs.c.robot_id == bindparam("robot"), per_owner=False).cte("own")
+    pooled = _due(now, jobs.c.pool == bindparam("pool"), per_owner=False).cte("pooled")
+    both = union_all(select(own), select(pooled)).subquery()
+    return select(both).order_by(both.c.rank, both.c.id).limit(bindparam("count"))
 
 
 def _due(now: ColumnElement[float], whose: ColumnElement[bool], *, per_owner: bool) -> Select[Any]:
     """The next jobs that are due; held against others, where they do not wait for one another anyway."""
+    query = whole_jobs().where(*_open(now), whose)
+    if per_owner:
+        others = jobs.alias()
+        busy = select(others.c.owner).where(others.c.attempt_id.is_not(None)).group_by(others.c.owner)
+        query = query.where(jobs.c.owner.not_in(busy.having(func.count() >= bindparam("per_owner"))))
+    return query.order_by(jobs.c.rank, jobs.c.id).limit(bindparam("count")).with_for_update(skip_locked=True, of=jobs)
+
+
+def _open(now: ColumnElement[float]) -> tuple[TextClause | ColumnElement[bool], ...]:
+    """That a job can be taken, as far as itself and its script are concerned."""
     others, theirs = jobs.alias(), scripts.alias()
     full = (
         select(others.c.script_id)
@@ -154,18 +174,13 @@ def _due(now: ColumnElement[float], whose: ColumnElement[bool], *, per_owner: bo
         .group_by(others.c.script_id, theirs.c.concurrency)
         .having(func.count() >= theirs.c.concurrency)
     )
-    query = whole_jobs().where(
+    return (
         PENDING,
         jobs.c.attempt_id.is_(None),
         jobs.c.due_at <= now,
-        whose,
         scripts.c.enabled,
         or_(scripts.c.concurrency.is_(None), jobs.c.script_id.not_in(full)),
     )
-    if per_owner:
-        busy = select(others.c.owner).where(others.c.attempt_id.is_not(None)).group_by(others.c.owner)
-        query = query.where(jobs.c.owner.not_in(busy.having(func.count() >= bindparam("per_owner"))))
-    return query.order_by(jobs.c.rank, jobs.c.id).limit(bindparam("count")).with_for_update(skip_locked=True, of=jobs)
 
 
 def _insert(now: ColumnElement[float]) -> ReturningInsert[Any]:

@@ -38,10 +38,10 @@ class Database:
                 raise ValueError(f"database must be sqlite or postgresql, and is {kind}")
             if kind == "postgresql":
                 parsed = parsed.set(drivername="postgresql+psycopg")
-            self.engine: Engine = create_engine(parsed, hide_parameters=True, connect_args=_ARGUMENTS[kind])
+            self.engine: Engine = create_engine(parsed, hide_parameters=True, connect_args=_ARGUMENTS[kind], **_POOL)
         except (ArgumentError, NoSuchModuleError) as error:
             raise ValueError(f"database is no URL that SQLAlchemy knows: {error}") from None
-        self.now: ColumnElement[float] = literal_column(_CLOCK[kind])
+        self.now: ColumnElement[float] = _CLOCK[kind]
         self.sqlite = kind == "sqlite"
         # With connections of its own, since it takes as long to prepare one for that as to take a job.
         self._single = self.engine if self.sqlite else _single(parsed)
@@ -64,10 +64,10 @@ class Database:
             yield connection
 
     @contextmanager
-    def single(self) -> Iterator[Connection]:
-        """Give a connection for writes that are one statement: PostgreSQL needs to be asked once for each then."""
+    def single(self, *, writing: bool = True) -> Iterator[Connection]:
+        """Give a connection for statements that stand for themselves: PostgreSQL is asked once for each then."""
         if self.sqlite:
-            with self.write() as connection:
+            with self.write() if writing else self.read() as connection:
                 yield connection
         else:
             with self._connected(self._single) as connection:
@@ -143,9 +143,12 @@ _ARGUMENTS: Final[Mapping[str, dict[str, Any]]] = {
     },
 }
 
-_CLOCK: Final = {
-    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
-    "postgresql": "extract(epoch from clock_timestamp())::float8",
+# Those beyond the size would be made and closed for each transaction, which takes PostgreSQL longer than most of them.
+_POOL: Final[Mapping[str, Any]] = {"pool_size": 15, "max_overflow": 0}
+
+_CLOCK: Final[Mapping[str, ColumnElement[float]]] = {
+    "sqlite": literal_column("(julianday('now') - 2440587.5) * 86400.0"),
+    "postgresql": literal_column("extract(epoch from clock_timestamp())::float8"),
 }
 """The time, in seconds since the epoch: that of the database, since the clocks of many runners are many."""
 
@@ -158,6 +161,7 @@ def _single(url: URL) -> Engine:
         pool_reset_on_return=None,
         hide_parameters=True,
         connect_args=_ARGUMENTS["postgresql"],
+        **_POOL,
     )
 
 

@@ -10,14 +10,15 @@ import contextlib
 import uuid
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, Update, and_, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.sql.elements import ColumnElement
 
 from remctl._arguments import check_text
 from remctl.jobs.states import IllegalMoveError, JobState, Move, Reason, RobotStatus
 from remctl.jobs.store import _moving
 from remctl.jobs.store._attempts import Attempts, new_bid
-from remctl.jobs.store._claiming import Claiming
+from remctl.jobs.store._claiming import Claiming, is_due
 from remctl.jobs.store._database import Database
 from remctl.jobs.store._machines import put
 from remctl.jobs.store._records import Claim, Ended, Job, Robot, StoreError, Taker, claim_of, whole_jobs
@@ -47,6 +48,9 @@ class Robots:
         self._database = database
         self._attempts = attempts
         self._claiming = Claiming(database)
+        self._look = _look(database.now)
+        self._heard = update(robots).where(robots.c.guid == bindparam("robot")).values(seen_at=database.now)
+        self._live_on = _beat(database.now)
 
     # Administrators
 
@@ -99,7 +103,7 @@ class Robots:
         try:
             with self._database.write() as connection:
                 row = _locked(connection, guid)
-                if (job := self._live(connection, row)) is not None:
+                if (job := self._live(connection, guid)) is not None:
                     raise StoreError(f"the robot {row.name} has job {job.id}: turn it off, and wait for its end")
                 connection.execute(delete(robots).where(robots.c.id == row.id))
         except IntegrityError:
@@ -140,23 +144,25 @@ class Robots:
         Raises:
             UnknownRobotError: there is none.
         """
-        now = self._database.now
+        with self._database.single() as connection:
+            robot = connection.execute(self._look, {"robot": guid, "machine": machine, "address": address}).first()
+            if robot is None:
+                raise _unknown(guid)
+            connection.execute(self._heard, {"robot": guid, "status": status, "mac": mac or robot.mac})
+        if not robot.busy and (robot.fresh or not machine):
+            return Heard(None, robot.may)
         with self._database.write() as connection:
-            robot = _locked(connection, guid)
-            values: dict[str, Any] = {"status": status, "seen_at": now, "mac": mac or robot.mac}
-            if machine:
-                values["machine_id"] = self._machine(connection, machine, address)
-            connection.execute(update(robots).where(robots.c.id == robot.id).values(values))
-            row = self._live(connection, robot)
+            _locked(connection, guid)
+            if machine and not robot.fresh:
+                place = self._machine(connection, machine, address)
+                connection.execute(update(robots).where(robots.c.id == robot.id).values(machine_id=place))
+            row = self._live(connection, guid)
             if row is None:
-                may = robot.enabled and robot.licensed
-                return Heard(None, may and self._claiming.is_due(connection, robot.id, robot.pool))
+                return Heard(None, robot.may)
             if row.attempt_started is None:
                 return Heard(JobState(row.state), True)  # it has been given a job, and may not know it
             if status is RobotStatus.WORKING:
-                connection.execute(
-                    update(attempts).where(attempts.c.id == row.attempt_id).values(lease_until=now + lease)
-                )
+                connection.execute(self._live_on, {"attempt": row.attempt_id, "lease": lease})
             return Heard(JobState(row.state), False)
 
     def claim(self, guid: str, lease: float) -> Claim | None:
@@ -171,12 +177,11 @@ class Robots:
         """
         with self._database.write() as connection:
             robot = _locked(connection, guid)
-            row = self._live(connection, robot)
+            row = self._live(connection, guid)
             if row is not None:
                 if row.attempt_started is not None:
                     return None
-                until = self._database.now + lease
-                connection.execute(update(attempts).where(attempts.c.id == row.attempt_id).values(lease_until=until))
+                connection.execute(self._live_on, {"attempt": row.attempt_id, "lease": lease})
                 return claim_of(row, attempt=row.attempt_id, key=row.claim, number=row.attempts)
             if not (robot.enabled and robot.licensed):
                 return None
@@ -199,13 +204,10 @@ class Robots:
             StoreError: there is no such job, or it is not the robot's.
             IllegalMoveError: the job cannot get there from where it stands.
         """
-        with self._database.read() as connection:
-            if connection.scalar(select(robots.c.id).where(robots.c.guid == guid)) is None:
-                raise _unknown(guid)
-            mine = and_(attempts.c.runner_id == guid, jobs.c.guid == job)
-            query = select(attempts, jobs.c.state.label("state")).join(jobs, jobs.c.id == attempts.c.job_id)
-            row = connection.execute(query.where(mine).order_by(attempts.c.number.desc()).limit(1)).first()
+        with self._database.single(writing=False) as connection:
+            row = connection.execute(_LAST, {"robot": guid, "job": job}).first()
         if row is None:
+            self.get(guid)
             raise StoreError(f"the robot has no job {job}")
         if state not in _SAID:
             raise IllegalMoveError(JobState(row.state), Move.QUEUE)
@@ -216,9 +218,7 @@ class Robots:
                 raise IllegalMoveError(found.state, _SAID[state])
             return found
         if state is JobState.IN_PROGRESS:
-            if row.started_at is None:
-                self._attempts.start(row.id, "", 0, 0, lease)
-            return self._job(job)
+            return self._attempts.start(row.id, "", 0, 0, lease) if row.started_at is None else self._job(job)
         if row.started_at is None and JobState(row.state) is JobState.PENDING:
             self._attempts.start(row.id, "", 0, 0, lease)  # it is said to have ended, so it has begun
         return self._attempts.settle(row.id, _ENDED[state])
@@ -236,15 +236,12 @@ class Robots:
         return int(found or 0)
 
     def _job(self, job: str) -> Job:
-        with self._database.read() as connection:
+        with self._database.single(writing=False) as connection:
             return _moving.read(connection, job)
 
-    def _live(self, connection: Connection, robot: Row[Any]) -> Row[Any] | None:
+    def _live(self, connection: Connection, guid: str) -> Row[Any] | None:
         """The job that a robot has, with its attempt."""
-        columns = (attempts.c.claim, attempts.c.started_at.label("attempt_started"))
-        mine = and_(attempts.c.runner_id == robot.guid, attempts.c.ended_at.is_(None))
-        query = whole_jobs().join(attempts, attempts.c.id == jobs.c.attempt_id).add_columns(*columns).where(mine)
-        found: Row[Any] | None = connection.execute(query).first()
+        found: Row[Any] | None = connection.execute(_LIVE, {"robot": guid}).first()
         return found
 
     def _read(self, query: Any) -> list[Robot]:
@@ -259,6 +256,48 @@ class Robots:
         )
         with self._database.read() as connection:
             return [_robot(row) for row in connection.execute(query)]
+
+
+# Statements are made once: it takes longer to make one than to have it executed.
+
+_LOCKED: Final = select(robots).where(robots.c.guid == bindparam("robot")).with_for_update()
+
+_LIVE: Final = (
+    whole_jobs()
+    .join(attempts, attempts.c.job_id == jobs.c.id)
+    .add_columns(attempts.c.claim, attempts.c.started_at.label("attempt_started"))
+    .where(attempts.c.runner_id == bindparam("robot"), attempts.c.ended_at.is_(None))
+)
+
+_LAST: Final = (
+    select(attempts, jobs.c.state.label("state"))
+    .join(jobs, jobs.c.id == attempts.c.job_id)
+    .join(robots, robots.c.guid == attempts.c.runner_id)
+    .where(robots.c.guid == bindparam("robot"), jobs.c.guid == bindparam("job"))
+    .order_by(attempts.c.number.desc())
+    .limit(1)
+)
+"""The last attempt at a job that a robot has had."""
+
+
+def _look(now: ColumnElement[float]) -> Select[Any]:
+    """A robot, and whether it may have a job, has one, and is on the machine as it was written down not long ago."""
+    place = select(machines.c.id).where(
+        machines.c.id == robots.c.machine_id,
+        machines.c.name == bindparam("machine"),
+        machines.c.address == bindparam("address"),
+        machines.c.seen_at > now - QUIET,
+    )
+    live = select(attempts.c.id).where(attempts.c.runner_id == robots.c.guid, attempts.c.ended_at.is_(None))
+    may = and_(robots.c.enabled, robots.c.licensed, is_due(now))
+    found = {"fresh": place.exists(), "busy": live.exists(), "may": may}
+    answers = [value.label(name) for name, value in found.items()]
+    return select(robots.c.id, robots.c.mac, *answers).where(robots.c.guid == bindparam("robot"))
+
+
+def _beat(now: ColumnElement[float]) -> Update:
+    """An attempt is alive."""
+    return update(attempts).where(attempts.c.id == bindparam("attempt")).values(lease_until=now + bindparam("lease"))
 
 
 _SAID: Final = {
@@ -289,7 +328,7 @@ def _robot(row: Row[Any]) -> Robot:
 
 
 def _locked(connection: Connection, guid: str) -> Row[Any]:
-    row = connection.execute(select(robots).where(robots.c.guid == guid).with_for_update()).first()
+    row = connection.execute(_LOCKED, {"robot": guid}).first()
     if row is None:
         raise _unknown(guid)
     return row

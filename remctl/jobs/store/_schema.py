@@ -169,6 +169,7 @@ attempts: Final = Table(
     Column("late_reports", Integer, nullable=False),  # those that came after the end, and changed nothing
     UniqueConstraint("job_id", "number"),
     _partial("ix_attempts_live", "job_id", where="ended_at IS NULL", unique=True),
+    _partial("ix_attempts_runner", "runner_id", where="ended_at IS NULL"),
     _partial("ix_attempts_lease", "lease_until", where="ended_at IS NULL"),
 )
 

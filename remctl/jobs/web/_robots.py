@@ -7,6 +7,7 @@ signs in with, so it is in no log and no error.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import math
@@ -42,10 +43,13 @@ from remctl.jobs.web._robots_wire import (
 logger = logging.getLogger(__name__)
 
 LEASE: Final = 60.0
-"""Seconds within which a robot has to be heard of that has a job; it is to speak every 10 seconds."""
+"""Seconds within which a robot has to be heard of that has a job, at the least; it is to speak every 10 seconds."""
 
 BODY: Final = 64 * 1024
 """Bytes of a request's body."""
+
+THREADS: Final = 8
+"""Calls that are worked on at the same time; more of them would be in one another's way, and in that of the page."""
 
 AGAIN: Final = "5"
 """Seconds after which it is worth asking again, when the database is away."""
@@ -58,7 +62,11 @@ Do = Callable[[str, Fields], Answer]
 
 def sweeping_for(service: Service) -> Sweeping:
     """Return what sweeps while the robots are served."""
-    return Sweeping(service.store, max(LEASE, service.settings.runner.lease))
+    return Sweeping(service.store, _lease(service))
+
+
+def _lease(service: Service) -> float:
+    return max(LEASE, service.settings.runner.lease)
 
 
 def routes(service: Service, sweeping: Sweeping) -> list[BaseRoute]:
@@ -103,7 +111,9 @@ class _Robots:
     def __init__(self, service: Service, sweeping: Sweeping) -> None:
         self._store = service.store
         self._robots = service.store.robots
+        self._lease = _lease(service)
         self._failures = Failures()
+        self._turns = asyncio.Semaphore(THREADS)
         self._sweeping = sweeping
 
     def endpoint(
@@ -122,7 +132,9 @@ class _Robots:
             try:
                 if request.method != method:
                     raise _Refusal(405, f"the method must be {method}", headers={"Allow": method})
-                return JSONResponse(await self._answer(request, do, unknown))
+                answer = await self._answer(request, do, unknown)
+                # There may be very many robots that have nothing to do, and are silent for longer than it stays open.
+                return JSONResponse(answer, headers={"Connection": "close"} if answer.get("HasNewJob") == 0 else None)
             except HTTPException as refusal:
                 code = refusal.code if isinstance(refusal, _Refusal) else refusal.status_code
                 state = {"state": refusal.state} if isinstance(refusal, _Refusal) and refusal.state is not None else {}
@@ -142,7 +154,8 @@ class _Robots:
             fields = read_body(request.headers.get("content-type", ""), await _body(request))
             if str(fields.get("RobotGUID", "")).lower() not in ("", guid):
                 raise self._stranger(request, 403, "RobotGUID is not the GUID in the header Authorization")
-            return await run_in_threadpool(do, guid, fields)
+            async with self._turns:
+                return await run_in_threadpool(do, guid, fields)
         except UnknownRobotError:
             raise self._stranger(request, unknown, "there is no robot with this GUID") from None
         except BodyTypeError as error:
@@ -169,7 +182,7 @@ class _Robots:
     def heartbeat(self, guid: str, fields: Fields) -> Answer:
         """Take down how a robot is; tell it what it has to know."""
         beat = read_heartbeat(fields)
-        heard = self._robots.heard(guid, beat.status, LEASE, machine=beat.machine, address=beat.ip, mac=beat.mac)
+        heard = self._robots.heard(guid, beat.status, self._lease, machine=beat.machine, address=beat.ip, mac=beat.mac)
         code, text = _ORDERS.get(heard.order, (Code.NO_ERROR, ""))
         if beat.status is not RobotStatus.WORKING:
             return heartbeat_answer(code, text, has_new_job=heard.has_new_job)
@@ -213,7 +226,7 @@ class _Robots:
 
     def _claim(self, guid: str) -> Claim | None:
         """Take the next job; who asks for one runs none, so what was to end before it began has ended."""
-        while (claim := self._robots.claim(guid, LEASE)) is not None and claim.job.state is not JobState.PENDING:
+        while (claim := self._robots.claim(guid, self._lease)) is not None and claim.job.state is not JobState.PENDING:
             stopping = claim.job.state is JobState.STOPPING
             with contextlib.suppress(IllegalMoveError):  # it is over, and was made to run again
                 self._said(guid, claim.job.guid, JobState.STOPPED if stopping else JobState.ABORTED)
@@ -221,9 +234,9 @@ class _Robots:
 
     def _said(self, guid: str, job: str, state: JobState) -> Job:
         try:
-            return self._robots.update(guid, job, state, LEASE)
+            return self._robots.update(guid, job, state, self._lease)
         except (StaleAttemptError, IllegalMoveError):  # somebody was faster, maybe the same robot with the same
-            return self._robots.update(guid, job, state, LEASE)
+            return self._robots.update(guid, job, state, self._lease)
 
     def _job(self, guid: str) -> Job | None:
         number = self._robots.get(guid).job

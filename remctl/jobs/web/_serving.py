@@ -36,7 +36,7 @@ KEEP_ALIVE: Final = 5
 PATIENCE: Final = 30.0
 """Seconds that a client has to send the head of a request."""
 
-CONNECTIONS: Final = 500
+CONNECTIONS: Final = 2000
 """Connections at the same time; requests on others are answered with 503."""
 
 

@@ -60,7 +60,7 @@ class TestACall:
         assert pickle.loads(pickle.dumps(caught.value)).job == caught.value.job
 
     def test_knows_where_a_job_stood_that_goes_on(self, still: Place) -> None:
-        with working(still.site), pytest.raises(HeadlessError) as caught:
+        with working(still.site), pytest.raises(HeadlessError, match="was not over within 1 s, and is In") as caught:
             run(f"localhost:{still.server.port}", principal=still.box.principal, module="slow", timeout=1)
         assert caught.value.code is Code.TIMEOUT
         assert caught.value.job is not None
@@ -162,10 +162,16 @@ class TestAnError:
         assert str(failure(MemoryError(), submitted=False)) == "MemoryError"
 
     def test_does_not_show_what_may_be_secret(self) -> None:
-        for value in ("swordfish", "sword\nfish", "swordfish" * 100):
+        for value in ("swordfish", "sword\nfish", "swordfish" * 100, "is", "s", "'"):
             shown = value[:100].replace("\n", "\\n")
             error = JobParameterError(f"parameter x: it is wrong: '{shown}'")
             assert str(failure(error, submitted=True, hidden=[value])) == "parameter x: it is wrong: '...'"
+        error = JobParameterError("the swordfish is wrong")
+        assert str(failure(error, submitted=True, hidden=["swordfish"])) == "the ... is wrong"
+
+    def test_leaves_its_own_words_alone(self) -> None:
+        error = RemctlConnectionError("cannot connect: 127.0.0.1 port 1")
+        assert str(failure(error, submitted=False, hidden=["1", "o", "port"])) == "cannot connect: 127.0.0.1 port 1"
 
     @pytest.mark.parametrize(
         ("state", "reason", "code", "text"),

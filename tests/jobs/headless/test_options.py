@@ -151,6 +151,10 @@ class TestAFileOfPython:
         (tmp_path / "x.py").write_bytes("é = 1\r\n".encode())
         assert options("-s", "host", "-f", str(tmp_path / "x.py")).code == "é = 1\r\n"
 
+    def test_may_begin_with_the_mark_of_utf8(self, tmp_path: Path) -> None:
+        (tmp_path / "x.py").write_bytes(b"\xef\xbb\xbfprint(1)\n")
+        assert options("-s", "host", "-f", str(tmp_path / "x.py")).code == "print(1)\n"
+
     @pytest.mark.parametrize(
         ("name", "complaint"),
         [("none", "No such file"), ("folder", "is no file"), ("fifo", "is no file"), ("latin", "no UTF-8")],

@@ -44,7 +44,7 @@ CHANGING: Final = {
 }
 """What is another each time, and what stands for it."""
 
-STATES: Final = re.compile(r"^TIME INFO job \d+ is (Pending|In_Progress)\n", re.MULTILINE)
+STATES: Final = re.compile(r"^TIME INFO job \d+ is (Pending|In_Progress)\r?\n", re.MULTILINE)
 """Those that a job may be in for so short a time that nobody sees them."""
 
 
@@ -163,10 +163,11 @@ def commands() -> Iterator[tuple[str, str]]:
 
 
 def constant(text: str) -> str:
-    """Return a text without what may be another each time."""
+    """Return a text without what may be another each time; the log comes last, which may overtake the output."""
     for pattern, name in CHANGING.items():
         text = re.sub(pattern, name, text)
-    return STATES.sub("", "\n".join(line.rstrip() for line in text.strip().split("\n")))
+    lines = [line.rstrip() for line in STATES.sub("", text.strip() + "\n").splitlines()]
+    return "\n".join(sorted(lines, key=lambda line: line.startswith("TIME")))
 
 
 def test_what_is_typed_gives_what_the_page_shows(machine: Machine) -> None:

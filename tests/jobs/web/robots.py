@@ -24,8 +24,8 @@ SECRET: Final = "canary of the job"
 class RobotSite(ServedSite):
     """A folder with a script for robots, and a robot of the pool `night`."""
 
-    def __init__(self, folder: Path, url: str) -> None:
-        super().__init__(folder, url)
+    def __init__(self, folder: Path, url: str, **runner: Any) -> None:
+        super().__init__(folder, url, **runner)
         self.serve_as(port=0)
         script = Script("work", Language.PYTHON, "Work.", b"", SHA, Parameters({}), Limits())
         self.store.scripts.install(script, "root@EXAMPLE.ORG")

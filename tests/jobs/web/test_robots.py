@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.generation.case import Case
+from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from jobs.attempts import LIMIT
@@ -31,6 +32,7 @@ from remctl.jobs.states import IllegalMoveError, JobState, Move, Reason, RobotSt
 from remctl.jobs.store import Job, Order, StaleAttemptError
 from remctl.jobs.store._attempts import Attempts
 from remctl.jobs.store._robots import Robots
+from remctl.jobs.store._schema import attempts
 from remctl.jobs.web import _robots, _robots_sweeping
 from remctl.jobs.web._limits import FAILURES, WINDOW
 from remctl.jobs.web._robots import BODY
@@ -438,6 +440,11 @@ class TestRobot:
         assert len(_warnings(caplog)) == lines
         assert agent.heard() == (0, 0)
 
+    def test_that_has_nothing_to_do_holds_no_connection(self, agent: Agent, site: RobotSite) -> None:
+        assert agent.beat().headers["connection"] == "close"
+        site.order()
+        assert "connection" not in agent.beat().headers
+
     def test_does_not_hear_of_jobs_of_others(self, agent: Agent, agent_of: Agents, site: RobotSite) -> None:
         job = site.order(site.store.robots.add("C3"))
         assert agent.consume()["ConsumeJobErrorCode"] == 102
@@ -570,6 +577,23 @@ class TestSweeping:
                 line = f"job {job.id} is FAILED: nothing was heard of it in time"
                 until(lambda: line in caplog.text)  # noqa: B023  # it is called at once
                 assert (site.state(job), site.store.jobs.get(job.id).reason) == (JobState.FAILED, Reason.LOST)
+
+    @pytest.mark.parametrize(("lease", "seconds"), [(30, 60), (3600, 3600)])
+    def test_gives_robots_the_lease_of_runners_where_that_is_longer(
+        self, tmp_path: Path, lease: int, seconds: int
+    ) -> None:
+        site = RobotSite(tmp_path / "site", f"sqlite:///{tmp_path}/jobs.db", lease=lease)
+        site.order()
+        with Served(site.service) as served:
+            agent = Agent(served.url, site.robot.guid)
+            for speak in (agent.take, agent.begin, lambda: agent.heard(3)):
+                site.overdue()
+                speak()
+                with site.store.database.read() as connection:
+                    (over,) = connection.scalars(select(attempts.c.lease_until))
+                assert seconds - LIMIT < over - site.store.database.clock() <= seconds
+            agent.close()
+        site.close()
 
     def test_is_not_done_before_robots_could_be_heard(
         self, site: RobotSite, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
