@@ -36,6 +36,7 @@ RestartSec=5
 KillMode=mixed
 TimeoutStopSec={stop}
 UMask=0077
+LimitNOFILE=8192
 NoNewPrivileges=yes
 LockPersonality=yes
 ProtectClock=yes
