@@ -282,7 +282,7 @@ class Desk:
             if not any(robot.pool == pool for robot in known):
                 raise StoreError(f"there is no robot of the pool {pool!r}")
             return None
-        found = [robot for robot in known if wanted in (robot.name, robot.guid)]
+        found = [robot for robot in known if wanted == robot.name or wanted.lower() == robot.guid]
         if not found:
             raise StoreError(f"there is no robot {wanted!r}")
         if len(found) > 1:

@@ -105,7 +105,7 @@ class TestRobots:
         robot = site.store.robots.add("R2", pool="night")
         site.store.robots.add("new\x1b")
         site.store.robots.heard(robot.guid, RobotStatus.READY, 60, machine="pc7")
-        call("submit", "--robot=R2", "work", "name=Ada")
+        call("submit", "work", "--robot", robot.guid.upper(), "name=Ada")
         assert site.store.robots.claim(robot.guid, 60) is not None
         text = call("robots").stdout.decode()
         first, second = (line.split() for line in text.splitlines())
@@ -218,9 +218,10 @@ class TestJobs:
             assert job == said(call("status", "--json", str(job["id"])))
         refused(call("submit", "--robot=R9", "work", "name=Ada"), 1, "there is no robot 'R9'")
         refused(call("submit", "--pool=day", "work", "name=Ada"), 1, "there is no robot of the pool 'day'")
-        both = call("submit", "--robot=R2", "--pool=night", "work", "name=Ada")
-        assert b"--robot and --pool cannot be given both" in both.stderr
+        both = call("submit", "--robot=R2", "work", "name=Ada", "--pool=night")
+        assert b"--robot and --pool are given once, and not both" in both.stderr
         assert both.status == ExitStatus.USAGE
+        assert b"--pool has no value" in call("submit", "work", "name=Ada", "--pool").stderr
 
     def test_are_stopped_aborted_and_retried(self, call: Call) -> None:
         for verb, state in (("stop", "Stopped (stopped)"), ("abort", "Aborted (aborted)")):

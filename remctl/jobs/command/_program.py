@@ -160,8 +160,6 @@ class _Commands:
         Parameters that are secret are taken with --stdin alone, from the JSON
         object that is the last word; by hand it comes on standard input.
         """
-        if robot is not None and pool is not None:
-            raise UsageError("--robot and --pool cannot be given both")
         piped: dict[str, str] = {}
         if stdin:
             piped = _piped(last)
@@ -169,13 +167,17 @@ class _Commands:
             words = (*words, _text(last))
         if not words:
             raise UsageError("insufficient arguments: the script is missing")
-        worded = dict(_pairs(words[1:]))
+        (script, *pairs), behind = _behind(words)
+        whose = [(name, value) for name, value in (("robot", robot), ("pool", pool)) if value is not None] + behind
+        if len(whose) > 1:
+            raise UsageError("--robot and --pool are given once, and not both")
+        worded = dict(_pairs(pairs))
         if twice := sorted(worded.keys() & piped.keys()):
             raise UsageError(f"the parameter {twice[0]} is given twice")
         with self._counter(context, json) as counter:
             identity = None if guid is None else _answers.as_guid(guid)
-            options = {"priority": priority, "delay": delay, "guid": identity, "robot": robot, "pool": pool}
-            job = counter.submit(words[0], worded, piped, **options)
+            options = {"priority": priority, "delay": delay, "guid": identity, "robot": None, "pool": None}
+            job = counter.submit(script, worded, piped, **{**options, **dict(whose)})
         return _json.written(job) if json else f"{job.id}\n"
 
     def status(self, context: Context, job: JobId, *, json: Json = False) -> str | bytes:
@@ -314,6 +316,21 @@ def _piped(last: BinaryIO) -> dict[str, str]:
         return _json.read_parameters(last.read(_json.MAX_PARAMETERS + 1))
     except _json.Unreadable as error:
         raise UsageError(f"standard input: {error}") from None
+
+
+def _behind(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Take --robot and --pool out of the words behind the script's name, where people put them, too."""
+    rest, given = list(words[:1]), []
+    left = iter(words[1:])
+    for word in left:
+        name, _, value = word.partition("=")
+        if name not in ("--robot", "--pool"):
+            rest.append(word)
+        elif value := value or next(left, ""):
+            given.append((name[2:], value))
+        else:
+            raise UsageError(f"{name} has no value")
+    return rest, given
 
 
 def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str]]:
