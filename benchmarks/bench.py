@@ -16,7 +16,8 @@ against remctld, and for the works about servers
     backend  the blocking face against a coroutine function of a `Backend` in `remctl.aio.serve`
     thread   the same with a blocking function, which runs on a thread
 
-and the jobs of `remctl.jobs` (unattended.py).
+and the jobs of `remctl.jobs` (unattended.py), robots for them (robots.py), tickets for many hosts (tickets.py), and a
+command on many hosts (many_hosts.py).
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+import many_hosts
+import robots
+import tickets
 import unattended
 from goals import Goal
 
@@ -126,7 +130,8 @@ GROWTHS: Final = {
     "sessions": ("1,000 sessions", 1_000, ("ours",)),
 }
 CROWDS: Final = ("many", "latency", "idle")
-NAMES: Final = (*WORKS, *GROWTHS, "import", "start", *CROWDS, *unattended.NAMES)
+OTHERS: Final = (*unattended.NAMES, *robots.NAMES, *tickets.NAMES, *many_hosts.NAMES)
+NAMES: Final = (*WORKS, *GROWTHS, "import", "start", *CROWDS, *OTHERS)
 
 STARTS: Final = {
     "empty": "",
@@ -434,16 +439,21 @@ def main() -> None:
             about = {**machine(), "quick": options.quick, "versions": bench.versions()}
             print(", ".join(f"{name}: {value}" for name, value in about.items()))
             jobs = unattended.Unattended(box, options.quick)
+            fleet = robots.Robots(options.quick)
+            many = tickets.ManyTickets(options.quick)
+            others = dict.fromkeys(unattended.NAMES, jobs.run) | dict.fromkeys(robots.NAMES, fleet.run)
+            wide = many_hosts.ManyHosts(options.quick)
+            others |= dict.fromkeys(tickets.NAMES, many.run) | dict.fromkeys(many_hosts.NAMES, wide.run)
             for name in names:
-                (jobs if name in unattended.NAMES else bench).run(name)
-            bench.results |= jobs.results
-            bench.goals += jobs.goals
+                others.get(name, bench.run)(name)
+            results = bench.results | jobs.results | fleet.results | many.results | wide.results
+            found = bench.goals + jobs.goals + fleet.goals + many.goals + wide.goals
     print()
-    for goal in bench.goals:
+    for goal in found:
         print(goal)
     RESULTS.parent.mkdir(exist_ok=True)
-    goals = [{**goal._asdict(), "reached": goal.reached} for goal in bench.goals]
-    RESULTS.write_text(json.dumps({"about": about, "results": bench.results, "goals": goals}, indent=2) + "\n")
+    goals = [{**goal._asdict(), "reached": goal.reached} for goal in found]
+    RESULTS.write_text(json.dumps({"about": about, "results": results, "goals": goals}, indent=2) + "\n")
     print(f"\nAll measurements: {RESULTS}")
 
 

@@ -17,7 +17,13 @@ _AUTHENTICATION = (
         "the KDC does not know the server's principal: check the host name, or name the principal",
     ),
     (
-        ("ticket isn't for us", "Wrong principal", "No key table entry", "Key version", "Decrypt integrity check failed"),
+        (
+            "ticket isn't for us",
+            "Wrong principal",
+            "No key table entry",
+            "Key version",
+            "Decrypt integrity check failed",
+        ),
         "the server's keytab does not fit that principal: name the principal it runs as, or renew keytab and ticket",
     ),
     (("Clock skew", "not yet valid"), "the clocks differ: set the time on this machine and the server"),

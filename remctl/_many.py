@@ -20,7 +20,7 @@ def run_many(hosts: Iterable[str | Host], command: Iterable[Word] | None = None,
         hosts: names or addresses, each with a port behind a colon or without ("host", "host:4444", "[::1]:4444"), or
             `remctl.fanout.Host` objects, which may have a port, a principal and a command of their own.  They are
             taken from the iterable as they are needed, in the run's event loop, which therefore must not wait long for
-            one.
+            one.  Each of them gets a result, after a stop too: with an iterable without an end, leave the run.
         command: the command's words, in a sequence or iterator; None if every host has one of its own.
         port, principal: those of hosts that name none; see `remctl.remctl`.
         running: commands that run at the same time.
@@ -30,20 +30,23 @@ def run_many(hosts: Iterable[str | Host], command: Iterable[Word] | None = None,
         connect_timeout: seconds for an attempt to connect, name lookup and Kerberos included; None or 0 is without
             limit.
         timeout: seconds for a command, from its sending to its exit status; None or 0 is without limit.
-        deadline: seconds for the whole run; hosts that were not begun with by then are SKIPPED, and what is under way
-            is cut.  None or 0 is without limit.
+        deadline: seconds for the whole run, from the first time that a result is asked for; hosts that were not begun
+            with by then are SKIPPED, and what is under way is cut.  None or 0 is without limit.
         retries: how often a host is tried again, at the most.
         retry_on: the states after which it is.  By default those in which the command cannot have started; with
             others, NONZERO, LOST or TIMEOUT for example, the command may run more than once.
         backoff: seconds before the second attempt, give or take a half; twice as many before each further one.
-        max_fail: so many hosts that are not OK stop the run, unreachable ones among them: no host is begun with after
-            that, and what is under way comes to its end.  A number, or a percentage such as "10%" of hosts that can be
-            counted; None is any number.
+        max_fail: so many hosts that are not OK stop the run, unreachable ones among them: no command is sent after
+            that, and those that were sent come to their end.  A number, or a percentage such as "10%" of hosts that can
+            be counted; None is any number.
         canary: so many hosts come first, and only if all of them are OK do the others; None is no canary.
         batch: so many hosts at a time: the next ones when all have come to their end; None is all at once.
         pause: seconds between two batches.
         ordered: whether results come in the order of the hosts, instead of as they come.
         max_output: bytes that are kept of each stream of each host; what comes after is counted, and dropped.
+        before_send: a coroutine function that is awaited with the `remctl.fanout.Host` when it is connected, and before
+            the command is sent, at each attempt.  If it raises, the command is not sent: the host is SKIPPED, and its
+            error says why.
         on_output: a function that gets each piece of output as it comes: `on_output(host, stream, data)`, with a
             `remctl.fanout.Host` and a `Stream`.  It is called in the run's event loop, so it must not wait.  If it
             raises, that host's result says so in `error`, and it is called no more for that host.

@@ -20,13 +20,13 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from remctl.cli._parser import USAGE
 from remctl.cli._streams import say
 from remctl.cli._words import Line, Mode, split
 
 __all__ = ["main"]
 
 FAILED: Final = 1
-USAGE: Final = 2
 INTERRUPTED: Final = 130
 
 

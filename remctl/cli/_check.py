@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 from remctl import _arguments
 from remctl._endpoints import Endpoint, address_of, encode_host, endpoints, family_of, number_of, unknown_host
 from remctl.cli._one import add_server
+from remctl.cli._parser import Parser
 from remctl.cli._steps import LATE, Step, Verdict, brief, failed, ok, skipped, warning, within
 from remctl.cli._streams import OUT, Outlet, show_log
 from remctl.cli._text import safe
@@ -78,12 +79,12 @@ def run(words: Sequence[str]) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="pyremctl --check",
+        helped="pyremctl --check --help",
         usage="%(prog)s [OPTIONS] HOST",
         description="Look for what is wrong between here and a server, step by step, and say what to do.",
         epilog="The exit status is 3 if something is wrong, 0 if all is well.",
-        allow_abbrev=False,
     )
     parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("host", metavar="HOST")

@@ -16,7 +16,7 @@ import krb5
 
 from remctl.cli._steps import LATE, Step, brief, failed, ok, skipped, warning, within
 from remctl.exceptions import RemctlAuthenticationError
-from remctl.fanout._auth import AuthReason, reason_of
+from remctl.fanout import AuthReason, reason_of
 from remctl.fanout._sources import Ticket, lifetime, read
 from remctl.security import Credentials, InitiatorContext
 

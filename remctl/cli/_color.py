@@ -6,6 +6,9 @@ import enum
 from collections.abc import Mapping
 from typing import Final, Literal
 
+When = Literal["auto", "always", "never"]
+"""What --color says."""
+
 
 class Color(enum.Enum):
     """What is told apart by colour; the value is how a terminal is told."""
@@ -21,7 +24,7 @@ class Color(enum.Enum):
 _PLAIN: Final = b"\x1b[0m"
 
 
-def wanted(when: Literal["auto", "always", "never"], terminal: bool, environ: Mapping[str, str]) -> bool:
+def wanted(when: When, terminal: bool, environ: Mapping[str, str]) -> bool:
     """Return whether a stream gets colour.
 
     The option wins over NO_COLOR (https://no-color.org), that over CLICOLOR_FORCE, and that over CLICOLOR

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from remctl.cli._parser import Parser
 from remctl.cli._streams import OUT, Outlet
 from remctl.cli._words import TARGETS
 
@@ -32,7 +33,7 @@ class Option(NamedTuple):
 
 def run(words: Sequence[str]) -> int:
     """Write the script that a command line asks for."""
-    parser = argparse.ArgumentParser(prog=PROGRAM, usage="%(prog)s --completion SHELL", allow_abbrev=False)
+    parser = Parser(prog=PROGRAM, usage="%(prog)s --completion SHELL", helped="pyremctl --completion --help")
     parser.add_argument("--completion", choices=SHELLS, metavar="SHELL", required=True)
     shell = parser.parse_args(words).completion
     from remctl.cli import _check, _one, _options

@@ -14,7 +14,7 @@ from remctl.cli._json import Json
 from remctl.cli._live import InOrder, Live
 from remctl.cli._screen import Screen
 from remctl.cli._shown import Display, Part, Shown
-from remctl.fanout._results import HostResult
+from remctl.fanout import HostResult
 from remctl.types import Stream
 
 __all__ = ["Display", "Shown", "make_display"]
@@ -97,7 +97,7 @@ class _Display:
         for part in self._parts:
             part.tick()
 
-    def close(self, *, interrupted: bool = False, status: int | None = None) -> None:
+    def close(self, *, interrupted: bool, status: int | None) -> None:
         for part in self._parts:
             part.close(interrupted=interrupted, status=status)
         self._failures.close()

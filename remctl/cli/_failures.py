@@ -10,7 +10,7 @@ from typing import Final
 
 from remctl.cli._fold import fold
 from remctl.cli._screen import Side
-from remctl.fanout._results import HostResult, HostState
+from remctl.fanout import HostResult, HostState
 
 FEW: Final = 5
 """Hosts for which a failure is said at once; those that follow are in the summary."""
@@ -113,7 +113,7 @@ class Failures:
         group.hosts.append(host)
 
     def _group(self, rank: int, text: str, host: str) -> _Group:
-        common = masked(text, host)
+        common = text if rank == _RANKS[HostState.SKIPPED] else masked(text, host)  # that names another host
         if (group := self._groups.get((rank, common))) is not None:
             return group
         if self._kinds[rank] < KINDS:

@@ -18,7 +18,7 @@ from typing import Final
 
 from remctl.cli._failures import Failures
 from remctl.exceptions import RemctlError
-from remctl.fanout._results import HostResult, HostState
+from remctl.fanout import HostResult, HostState
 from remctl.types import Stream
 
 KEPT: Final = 64 * 1024

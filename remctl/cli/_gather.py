@@ -17,7 +17,7 @@ from remctl.cli._live import Live
 from remctl.cli._screen import Screen
 from remctl.cli._shown import Shown
 from remctl.cli._text import Lines, lines_of
-from remctl.fanout._results import HostResult, HostState
+from remctl.fanout import HostResult, HostState
 from remctl.types import Stream
 
 COMPARED: Final = 20_000

@@ -20,14 +20,14 @@ class Interrupts:
     """Takes the signals, from the beginning of a `with` to its end; in the main thread.
 
     Args:
-        stop: called at the first one; it is called in a signal handler.
+        stop: called at the first one, with what it was; it is called in a signal handler.
         cancel: called at the second one, likewise.
     """
 
     signal: int | None
     """The first one that asked for the end; None if there was none."""
 
-    def __init__(self, stop: Callable[[], object], cancel: Callable[[], object]) -> None:
+    def __init__(self, stop: Callable[[str], object], cancel: Callable[[str], object]) -> None:
         self.signal = None
         self._stop = stop
         self._cancel = cancel
@@ -45,14 +45,15 @@ class Interrupts:
         return asked
 
     def _end(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        reason = f"interrupted by {signal.Signals(number).name}"
         if self.signal is None:
             self.signal = number
-            self._stop()
+            self._stop(reason)
             return
         for each in ENDING:
             if each in self._before:
                 signal.signal(each, signal.SIG_DFL)
-        self._cancel()
+        self._cancel(reason)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self._asked = True

@@ -79,6 +79,7 @@ class Journal:
         self._past: dict[str, Past] = {}
         self._statuses: dict[str, int] = {}
         self._known: set[str] = set()
+        self._begun: set[str] = set()
         self._written = 0
         self._synced = 0
         self._writing = threading.Lock()
@@ -150,6 +151,7 @@ class Journal:
         Raises:
             JournalError: it cannot be written, so the command must not be sent.
         """
+        self._begun.add(target)
         self._append({"begin": target})
         number = self._written
         async with self._turn:  # those who waited for it find that the one before them has done their work
@@ -159,9 +161,10 @@ class Journal:
             raise self._unusable(self.fault.strerror) from self.fault
 
     def end(self, result: HostResult) -> None:
-        """Note what became of a host; one that was not begun with leaves no trace."""
-        if result.state is HostState.SKIPPED:
+        """Note what became of a host; one that was skipped before it was begun with leaves no trace."""
+        if result.state is HostState.SKIPPED and result.host not in self._begun:
             return
+        self._begun.discard(result.host)
         record: dict[str, Any] = {"end": result.host, "state": str(result.state)}
         if result.status is not None:
             record["status"] = result.status

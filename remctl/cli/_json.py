@@ -12,7 +12,7 @@ from typing import Any
 
 from remctl.cli._screen import Side
 from remctl.exceptions import RemctlError
-from remctl.fanout._results import HostResult, HostState
+from remctl.fanout import HostResult, HostState
 from remctl.types import Stream
 
 

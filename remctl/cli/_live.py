@@ -7,7 +7,7 @@ from remctl.cli._contents import Content, Contents
 from remctl.cli._failures import Failures, note_cut
 from remctl.cli._screen import Screen
 from remctl.cli._text import Lines, lines_of
-from remctl.fanout._results import HostResult, HostState
+from remctl.fanout import HostResult, HostState
 from remctl.types import Stream
 
 

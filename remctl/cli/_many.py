@@ -22,6 +22,7 @@ from remctl.cli._display import make_display
 from remctl.cli._fold import fold
 from remctl.cli._interrupt import Interrupts
 from remctl.cli._journal import Journal, Past
+from remctl.cli._parser import USAGE
 from remctl.cli._progress import Counts, make_progress
 from remctl.cli._streams import ERR, OUT, say, show_log
 from remctl.cli._tally import Tally
@@ -60,9 +61,11 @@ def run(words: Sequence[str], rest: Sequence[str]) -> int:
         command = _command(options, rest)
         with _opened(options) as journal:
             return _Command(options, command, journal).run()
-    except (RemctlError, TypeError, ValueError) as error:
+    except RemctlError as error:
         say(str(error))
-        return _options.USAGE
+    except (TypeError, ValueError) as error:
+        say(_options.named_by_option(str(error)))
+    return USAGE
 
 
 def _command(options: argparse.Namespace, rest: Sequence[str]) -> list[bytes]:
@@ -118,14 +121,11 @@ class _Command:
         shown = _options.shown_of(options)
         hosts = _hosts(options, journal)
         rest = hosts if journal is None else [host for host in hosts if self._is_left(journal.past(label(host)))]
-        self._work = Work(rest, command, _options.arguments_of(options), journal)
+        self._work = Work(rest, command, _options.arguments_of(options, shown), journal)
         err = _bytes_of(sys.stderr, ERR)
         self._display = make_display(shown, _bytes_of(sys.stdout, OUT), err)
         self._counts = Counts(len(rest))
-        self._progress = make_progress(
-            self._counts, err, terminal=shown.terminal_err, quiet=options.quiet, verbose=options.verbose,
-            color=options.color, environ=os.environ,
-        )  # fmt: skip
+        self._progress = make_progress(self._counts, err, shown, os.environ)
         self._cut_at: float | None = None
         self._ticked = 0.0
         if journal is not None:
@@ -191,28 +191,25 @@ class _Command:
             self._list_pending()
         if self._cut_at is None:
             if interrupts.signal is not None:
-                self._begin_no_more(now)
+                self._cut_at = now + GRACE
                 under_way = sum(map(len, self._work.pending()))
                 self._say(f"no further host is begun with; {under_way} in work have {GRACE:g} s to end (again: now)")
             elif (fault := self._fault) is not None:
-                self._begin_no_more(now)
+                self._cut_at = now + GRACE
+                self._work.stop(fault)
                 self._say(f"no further host is begun with: {fault}")
         elif now >= self._cut_at:
-            self._work.cancel()
+            self._work.cancel(f"it had not ended {GRACE:g} s after the run was stopped")
             self._cut_at = math.inf
 
     @property
     def _fault(self) -> str | None:
         """Why no further host may be begun with; None if there is nothing."""
         if self._display.fault is not None:
-            return f"the output cannot be written: {self._display.fault.strerror}"
+            return self._display.fault.strerror
         if self._journal is not None and self._journal.fault is not None:
             return f"the journal cannot be written: {self._journal.fault.strerror}"
         return None
-
-    def _begin_no_more(self, now: float) -> None:
-        self._work.stop()
-        self._cut_at = now + GRACE
 
     def _finish(self, signal: int | None) -> int:
         """Show what was not shown yet; return the exit status."""
@@ -224,7 +221,7 @@ class _Command:
             self._tally.not_run()
         if self._display.lost:
             self._tally.lost()
-        status = self._tally.exit_status(largest=self._options.largest, signal=signal)
+        status = self._tally.exit_status(largest=self._options.largest, signal=signal, stopped=self._work.stopped)
         self._display.close(interrupted=signal is not None, status=status)
         if self._display.fault is not None:
             raise self._display.fault

@@ -10,11 +10,10 @@ from __future__ import annotations
 import argparse
 import io
 import logging
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, NoReturn
+from typing import Final
 
 from remctl import _arguments
 from remctl._endpoints import unknown_host
@@ -22,6 +21,7 @@ from remctl._remctl import Handle
 from remctl._version import __version__
 from remctl._waiting import Waiter
 from remctl.cli._arguments import collect
+from remctl.cli._parser import Parser
 from remctl.cli._streams import ERR, OUT, Outlet, say, show_log
 from remctl.exceptions import RemctlCommandError, RemctlError, RemctlProtocolError
 from remctl.session import AHEAD
@@ -31,16 +31,6 @@ FAILED: Final = 1
 REFUSED: Final = 255
 
 MAY_RUN: Final = "the command may still be running on the server"
-
-
-class Parser(argparse.ArgumentParser):
-    """Ends with the C client's status where a command line makes no sense."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say so."""
-        self.print_usage(sys.stderr)
-        say(message)
-        self.exit(FAILED)
 
 
 def run(words: Sequence[str], rest: Sequence[str]) -> int:
@@ -109,8 +99,7 @@ class _Call:
         """Run it, and write a line that says what became of it, as a run on many hosts does for each."""
         from remctl.cli._json import Json  # here, since all that many hosts need is loaded with these
         from remctl.cli._screen import Side
-        from remctl.fanout._classify import state_of
-        from remctl.fanout._results import HostResult, HostState, Timings
+        from remctl.fanout import HostResult, HostState, Timings, state_of
 
         error: RemctlError | None = None
         status, result = FAILED, Result(b"", b"", FAILED)
@@ -170,9 +159,10 @@ def make_parser() -> argparse.ArgumentParser:
         prog="pyremctl",
         usage="%(prog)s [OPTIONS] HOST COMMAND [ARGUMENT...]",
         description="Run a command on a host by the remctl protocol, with your Kerberos ticket.",
+        helped="pyremctl --help",
+        status=FAILED,
         epilog="For many hosts see '%(prog)s -w NODES --help'; for what is wrong with one, '%(prog)s --check --help'; "
         "for completion, '%(prog)s --completion bash'.",
-        allow_abbrev=False,
     )
     add_server(parser)
     parser.add_argument(

@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from remctl._version import __version__
+from remctl.cli._parser import Parser
 from remctl.cli._shown import Shown
-from remctl.cli._streams import say
 from remctl.cli._targets import Named
-from remctl.fanout import NOT_STARTED, HostState
-from remctl.fanout._options import Arguments
+from remctl.fanout import NOT_STARTED, Arguments, HostState
 
-USAGE: Final = 2
+MIB: Final = 1024 * 1024
 
 UNKNOWN: Final = frozenset({HostState.LOST, HostState.TIMEOUT})
 """The states of which nobody knows whether the command ran."""
@@ -32,24 +31,15 @@ exit status:
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say so, and end."""
-        say(f"{message} (see 'pyremctl -w NODES --help')")
-        self.exit(USAGE)
-
-
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the options; the command comes after them, and is not its business."""
     parser = Parser(
         prog="pyremctl",
+        helped="pyremctl -w NODES --help",
         usage="%(prog)s (-w NODES | -g GROUP | -a | --hostfile FILE) [OPTIONS] COMMAND [ARGUMENT...]",
         description="Run a command on many hosts by the remctl protocol, with your Kerberos ticket.",
         epilog=_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
         add_help=False,
     )
     _add_targets(parser.add_argument_group("hosts"))
@@ -83,17 +73,19 @@ def _add_targets(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_run(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("-f", dest="running", type=_count, default=64, metavar="N", help="at once (default: 64)")
-    group.add_argument("--starts", type=float, metavar="N", help="hosts to begin with per second")
+    group.add_argument(
+        "-f", dest="running", type=_count, default=64, metavar="N", help="commands that run at once (default: 64)"
+    )
+    group.add_argument("--starts", type=float, metavar="N", help="hosts to begin with, per second")
     group.add_argument(
         "-t", dest="connect_timeout", type=float, default=10.0, metavar="SECONDS",
-        help="for connecting, each time (default: 10; 0 is without limit)",
+        help="time limit for connecting, each time (default: 10; 0 is none)",
     )  # fmt: skip
     group.add_argument(
         "-u", dest="timeout", type=float, metavar="SECONDS",
-        help="for the command, on each host (default: 0, without limit)",
+        help="time limit for the command, on each host (default: none)",
     )  # fmt: skip
-    group.add_argument("--deadline", type=float, metavar="SECONDS", help="for all of it")
+    group.add_argument("--deadline", type=float, metavar="SECONDS", help="time limit for all of it (default: none)")
     group.add_argument(
         "--retries", type=_count_or_zero, default=1, metavar="N",
         help="how often to try again where the command cannot have started (default: 1)",
@@ -103,9 +95,13 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         help="try again, too, where nobody knows whether it ran: it may run twice",
     )  # fmt: skip
     group.add_argument("--max-fail", metavar="N|P%", help="begin with no further host when so many have failed")
-    group.add_argument("--canary", type=_count, metavar="N", help="begin with so many; go on if all of them are well")
-    group.add_argument("--batch", type=_count, metavar="N", help="so many at a time")
-    group.add_argument("--pause", type=float, default=0.0, metavar="SECONDS", help="between two batches")
+    group.add_argument(
+        "--canary", type=_count, metavar="N", help="begin with so many; go on only if all of them are OK"
+    )
+    group.add_argument(
+        "--batch", type=_count, metavar="N", help="so many hosts at a time: the next ones when all of these have ended"
+    )
+    group.add_argument("--pause", type=float, default=0.0, metavar="SECONDS", help="wait so long between two batches")
     group.add_argument(
         "--resume", metavar="FILE",
         help="a journal: the same command line, once more, goes on where the run was when it ended; "
@@ -124,16 +120,29 @@ def _add_arguments(group: argparse._ArgumentGroup) -> None:
 def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument("-b", dest="gather", action="store_true", help="hosts with the same output together, at the end")
     group.add_argument("-B", dest="gather_both", action="store_true", help="likewise, error output included")
-    group.add_argument("-L", dest="ordered", action="store_true", help="host by host, in their order; with -b by line")
-    group.add_argument("--diff", action="store_true", help="how the others differ from the most")
+    group.add_argument(
+        "-L", dest="ordered", action="store_true", help="host by host, in their order; with -b line by line"
+    )
+    group.add_argument(
+        "--diff", action="store_true", help="how the output of the others differs from that of the largest group"
+    )
     group.add_argument("-N", dest="label", action="store_false", help="without the host before each line")
-    group.add_argument("-S", dest="largest", action="store_true", help="exit with the largest exit status")
+    group.add_argument(
+        "-S", dest="largest", action="store_true", help="exit with the largest exit status of the command"
+    )
     group.add_argument("-q", dest="quiet", action="store_true", help="no progress, no numbers of hosts, no warnings")
     group.add_argument("-v", dest="verbose", action="store_true", help="say more of what happens")
     group.add_argument("--json", action="store_true", help="a line of JSON for each host, and one for all of them")
+    group.add_argument(
+        "--max-output", type=_size, default=MIB, metavar="SIZE",
+        help="keep so much of each stream of each host for -b, -B, -L, --diff and --json: bytes, or with K, M or G "
+        "(default: 1M)",
+    )  # fmt: skip
     group.add_argument("--outdir", type=Path, metavar="DIR", help="a file of each host's output in this folder")
     group.add_argument("--errdir", type=Path, metavar="DIR", help="a file of each host's error output")
-    group.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="(default: auto)")
+    group.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto", help="auto, the default, is on a terminal"
+    )
 
 
 def named_of(options: argparse.Namespace) -> Named:
@@ -150,8 +159,13 @@ def named_of(options: argparse.Namespace) -> Named:
     )
 
 
-def arguments_of(options: argparse.Namespace) -> Arguments:
-    """Return the arguments of the run; its hosts have been told apart before."""
+def arguments_of(options: argparse.Namespace, shown: Shown) -> Arguments:
+    """Return the arguments of the run; its hosts have been told apart before.
+
+    Args:
+        options: the command line's.
+        shown: how results are shown, which says whether their output is of use to anybody.
+    """
     return Arguments(
         port=options.port,
         principal=options.service,
@@ -167,6 +181,7 @@ def arguments_of(options: argparse.Namespace) -> Arguments:
         canary=options.canary,
         batch=options.batch,
         pause=options.pause,
+        max_output=options.max_output if shown.keeps else 0,
         duplicates=True,
     )
 
@@ -194,12 +209,42 @@ def shown_of(options: argparse.Namespace) -> Shown:
     )
 
 
+def named_by_option(text: str) -> str:
+    """Return what an error of the run's arguments says, with the option's name instead of the argument's."""
+    name, space, rest = text.partition(" ")
+    return f"{_OPTIONS.get(name, name)}{space}{rest}"
+
+
+_OPTIONS: Final = {
+    "port": "-p",
+    "principal": "-s",
+    "source_ip": "--source",
+    "connect_timeout": "-t",
+    "timeout": "-u",
+    "deadline": "--deadline",
+    "starts": "--starts",
+    "pause": "--pause",
+    "max_fail": "--max-fail",
+}
+"""What the user calls the arguments of the run that only it checks."""
+
+
 def _is_terminal(stream: object) -> bool:
     return stream is not None and stream.isatty()  # type: ignore[attr-defined]
 
 
 def _number_or_share(text: str | None) -> int | str | None:
     return int(text) if text is not None and text.isascii() and text.isdigit() else text
+
+
+def _size(text: str) -> int:
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    if not (number.isascii() and number.isdigit() and unit in _UNITS):
+        raise argparse.ArgumentTypeError(f"must be a number of bytes, or one with K, M or G behind it: {text}")
+    return int(number) * _UNITS[unit]
+
+
+_UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 
 def _count(text: str) -> int:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping
 from typing import BinaryIO, Final, Protocol
 
+from remctl.cli._color import wanted
+from remctl.cli._shown import Shown
 from remctl.fanout import HostResult, HostState
 
 FIRST: Final = 0.5
@@ -78,23 +80,20 @@ class Progress(Protocol):
         """Take it away for good."""
 
 
-def make_progress(
-    counts: Counts, err: BinaryIO, *, terminal: bool, quiet: bool, verbose: bool, color: str, environ: Mapping[str, str]
-) -> Progress:
+def make_progress(counts: Counts, err: BinaryIO, shown: Shown, environ: Mapping[str, str]) -> Progress:
     """Return what shows the progress of a run.
 
     Args:
         counts: what to show.
         err: standard error.
-        terminal: whether that is one.
-        quiet, verbose, color: the options.
+        shown: how results are shown.
         environ: the environment, which says what the terminal can do.
     """
-    if quiet:
+    if shown.quiet:
         return _Silent(counts)
-    if terminal and environ.get("TERM", "dumb") != "dumb":
-        return _Bar(counts, err, plain=color == "never" or (color == "auto" and bool(environ.get("NO_COLOR"))))
-    return _Lines(counts, err) if verbose else _Silent(counts)
+    if shown.terminal_err and environ.get("TERM", "dumb") != "dumb":
+        return _Bar(counts, err, plain=not wanted(shown.color, terminal=True, environ=environ))
+    return _Lines(counts, err) if shown.verbose else _Silent(counts)
 
 
 class _Silent:

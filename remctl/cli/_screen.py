@@ -38,7 +38,7 @@ class Side:
             self._stream.write(data)
             self._stream.flush()
         except OSError as error:
-            self.fault = error
+            self.fault = OSError(error.errno, f"the output cannot be written: {error.strerror}")
 
     def say(self, text: str) -> None:
         """Write a line of our own."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from remctl.fanout._results import HostResult
+from remctl.cli._color import When
+from remctl.fanout import HostResult
 from remctl.types import Stream
 
 
@@ -38,7 +39,7 @@ class Shown:
     """A folder for a file of each host's output."""
     errdir: Path | None = None
     """The same for error output."""
-    color: Literal["auto", "always", "never"] = "auto"
+    color: When = "auto"
     terminal_out: bool = False
     """Whether output goes to a terminal, which must get no control characters."""
     terminal_err: bool = False
@@ -57,37 +58,14 @@ class Shown:
         """Whether output waits for the hosts that say the same."""
         return self.gather != "no" or self.diff
 
+    @property
+    def keeps(self) -> bool:
+        """Whether output is shown from the results, and not as it comes."""
+        return self.json or self.gathers != self.ordered
+
 
 class Part(Protocol):
     """A way to show what comes of the hosts, or one of several that go together."""
-
-    def output(self, host: str, stream: Stream, data: bytes) -> None:
-        """Take a piece of output as it comes; pieces are no lines."""
-
-    def result(self, result: HostResult) -> None:
-        """Take what became of a host; no further output of it comes."""
-
-    def tick(self) -> None:
-        """Show what has waited long enough; the owner calls it about every second."""
-
-    def close(self, *, interrupted: bool, status: int | None) -> None:
-        """Show what has not been shown yet."""
-
-
-class Display(Protocol):
-    """Shows what comes of the hosts of a run.
-
-    It belongs to one thread.  What it writes at a time is whole lines, so that a progress bar can stand below them.
-    Nothing is raised for files and streams that cannot be written.
-    """
-
-    @property
-    def fault(self) -> OSError | None:
-        """Why nothing can be written to the output any more, a reader that has left for example; None if it can."""
-
-    @property
-    def lost(self) -> bool:
-        """Whether there is a file (--outdir, --errdir) that could not be written."""
 
     def output(self, host: str, stream: Stream, data: bytes) -> None:
         """Take a piece of output as it comes.
@@ -104,10 +82,26 @@ class Display(Protocol):
     def tick(self) -> None:
         """Show what has waited long enough; the owner calls it about every second."""
 
-    def close(self, *, interrupted: bool = False, status: int | None = None) -> None:
+    def close(self, *, interrupted: bool, status: int | None) -> None:
         """Show what has not been shown yet, and the summary.
 
         Args:
             interrupted: whether the user ended the run.
             status: what the process will exit with, for the summary of --json; None if that is not known.
         """
+
+
+class Display(Part, Protocol):
+    """Shows what comes of the hosts of a run.
+
+    It belongs to one thread.  What it writes at a time is whole lines, so that a progress bar can stand below them.
+    Nothing is raised for files and streams that cannot be written.
+    """
+
+    @property
+    def fault(self) -> OSError | None:
+        """Why nothing can be written to the output any more, a reader that has left for example; None if it can."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether there is a file (--outdir, --errdir) that could not be written."""

@@ -15,8 +15,7 @@ STOPPED: Final = 5
 NO_STATUS: Final = 255
 """With -S: some host has no exit status."""
 
-_RULES: Final = ("the canary ", "max_fail")
-"""What a host says that a stop rule kept from its turn."""
+_RULES: Final = ("max_fail", "canary")
 
 
 class Tally:
@@ -25,6 +24,7 @@ class Tally:
     def __init__(self) -> None:
         self._code = OK
         self._largest = 0
+        self._kept_back = False
 
     def result(self, result: HostResult) -> None:
         """Take what became of a host."""
@@ -33,7 +33,8 @@ class Tally:
         elif result.may_be_running:
             self.unknown()
         else:
-            self._note(STOPPED if _kept_back(result) else NOT_RUN, NO_STATUS)
+            self._kept_back |= result.state is HostState.SKIPPED
+            self.not_run()
 
     def status(self, status: int) -> None:
         """Take the exit status of a host."""
@@ -44,31 +45,27 @@ class Tally:
         self._note(UNKNOWN, NO_STATUS)
 
     def not_run(self) -> None:
-        """Note that the command was run nowhere."""
+        """Take a host, or all of them, where the command did not run."""
         self._note(NOT_RUN, NO_STATUS)
 
     def lost(self) -> None:
         """Note that not all output could be written."""
         self._note(NONZERO, 1)
 
-    def exit_status(self, *, largest: bool, signal: int | None) -> int:
+    def exit_status(self, *, largest: bool, signal: int | None, stopped: str | None) -> int:
         """Return what to exit with.
 
         Args:
             largest: whether it is the largest exit status of the hosts (-S).
             signal: the exit status after a signal; None if there was none.
+            stopped: what has stopped the run, as `Progress.stopped` has it.
         """
         if signal is not None:
             return signal
-        return self._largest if largest else self._code
+        if largest:
+            return self._largest
+        return STOPPED if self._kept_back and stopped in _RULES else self._code
 
     def _note(self, code: int, status: int) -> None:
         self._code = max(self._code, code)
         self._largest = max(self._largest, status)
-
-
-def _kept_back(result: HostResult) -> bool:
-    """Whether a stop rule kept the host from its turn."""
-    if result.state is not HostState.SKIPPED or result.error is None:
-        return False
-    return any(rule in result.error.reason for rule in _RULES)

@@ -7,6 +7,7 @@ groups are held to what no shell takes for its own.  A set or a group that names
 from __future__ import annotations
 
 import logging
+import math
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,8 +37,16 @@ _OPERAND: Final = re.compile(r"(?:[^\[\],!&^]|\[[^\]]*\])+")
 
 _RANGE: Final = re.compile(r"\[[\d,/-]*\]")
 
+_BRACKETS: Final = re.compile(r"\[([^\]]*)\]")
+
+_PLAIN: Final = re.compile(r"\s*\d+\s*(-\s*\d+\s*(/\s*\d+\s*)?)?")
+"""A range of numbers none of which is negative."""
+
 _GROUP: Final = re.compile(r"@{1,2}[\w.:%+=*?-]*", re.ASCII)
 """A group, a source of groups or its names, its ranges left out."""
+
+MOST: Final = 1_000_000
+"""Hosts that a node set may have.  ClusterShell makes all of them before it gives the first one."""
 
 
 class TargetError(RemctlError):
@@ -159,7 +168,10 @@ def _expand(text: str) -> Iterable[str]:
         raise TargetError(f"this is no name of a host: {text!r}")
     if not _SET.search(text) or _ADDRESS.fullmatch(text):
         return [text]
-    for operand in _OPERAND.findall(text):
+    operands = _OPERAND.findall(text)
+    if sum(map(_size, operands)) > MOST:
+        raise TargetError(f"the node set {text!r} has more than {MOST:,} hosts")
+    for operand in operands:
         if "@" in operand and not _GROUP.fullmatch(_RANGE.sub("", operand)):
             raise TargetError(f"this is no name of a group: {operand!r}")
         if re.search(r"[@*?]", operand) and not _nodes(operand):
@@ -167,6 +179,20 @@ def _expand(text: str) -> Iterable[str]:
             raise TargetError(f"{operand} is {what}", hint="`nodeset -LL` lists groups and their hosts")
     nodes: Iterable[str] = _nodes(text)
     return nodes
+
+
+def _size(operand: str) -> int:
+    """Return how many hosts an operand can come to, or more, from its ranges alone."""
+    return math.prod(sum(map(_length, ranges.split(","))) for ranges in _BRACKETS.findall(operand))
+
+
+def _length(span: str) -> int:
+    """Return how many numbers are in FROM-TO or FROM-TO/STEP; more, where one is negative."""
+    numbers = list(map(int, re.findall(r"\d+", span)))
+    if len(numbers) < 2 or not _PLAIN.fullmatch(span):
+        return sum(numbers) + 1 if "-" in span else 1
+    first, last, step = [*numbers, 1][:3]
+    return max(0, last - first) // max(1, step) + 1
 
 
 def _nodes(text: str) -> NodeSet:

@@ -45,7 +45,7 @@ VALUED_BY_ONE: Final = _COMMON | {"-b", "--timeout"}
 VALUED_BY_MANY: Final = _COMMON | {
     *("-w", "-x", "-g", "-X", "--hostfile", "--pick"),
     *("-f", "-u", "--deadline", "--retries", "--max-fail", "--canary", "--batch", "--pause", "--starts", "--resume"),
-    *("--outdir", "--errdir", "--color"),
+    *("--outdir", "--errdir", "--max-output", "--color"),
 }
 """And where it is for many: -b, which has none there, is another option."""
 

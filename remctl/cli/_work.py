@@ -11,18 +11,14 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from remctl.aio.client import Remctl
+from remctl.aio import run_many
 from remctl.cli._journal import Journal
 from remctl.cli._targets import label
-from remctl.fanout import Host, HostResult
-from remctl.fanout._attempt import Lease, RemctlTransport, credentials_of
-from remctl.fanout._options import Arguments, Options, check
-from remctl.fanout._tickets import Tickets
-from remctl.fanout._visit import Visit
-from remctl.fanout.aio import Run
+from remctl.fanout import Arguments, Host, HostResult
 from remctl.types import Stream
 
 PILE: Final = 64 * 1024 * 1024
@@ -55,7 +51,7 @@ Item = Output | HostResult | Said
 
 
 class Pending(NamedTuple):
-    """The hosts that are in work."""
+    """The hosts that are in work, those first that have been for the longest time."""
 
     connecting: list[str]
     running: list[str]
@@ -82,14 +78,11 @@ class Work:
     ) -> None:
         self.error = None
         self._names = [label(host) for host in hosts]
-        self._hosts, self._options = check(hosts, command, arguments | {"on_output": self._output})
         self._journal = journal
+        hooks = Arguments(on_output=self._output, before_send=None if journal is None else self._begin)
+        self._run = run_many(hosts, command, **(arguments | hooks))
         self._pile = _Pile()
-        self._visits: set[Visit] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._run: Run
-        self._task: asyncio.Task[None] | None = None
-        self._begun = False
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._work, name="pyremctl", daemon=True)
         self._handlers: list[logging.Handler] = []
@@ -100,19 +93,25 @@ class Work:
         """Return what has come, after a wait of so many seconds at the most; None at the end."""
         return self._pile.take(seconds)
 
-    def stop(self) -> None:
-        """Begin with no further host; may be called in a signal handler."""
-        self._tell(lambda: self._run.stop())
+    def stop(self, reason: str) -> None:
+        """Send no further command; may be called in a signal handler."""
+        self._tell(partial(self._run.stop, reason))
 
-    def cancel(self) -> None:
-        """Begin with no further host, and cut what is under way; may be called in a signal handler."""
-        self._tell(self._cancel)
+    def cancel(self, reason: str) -> None:
+        """Send no further command, and cut what is under way; may be called in a signal handler."""
+        self._tell(partial(self._run.cancel, reason))
+
+    @property
+    def stopped(self) -> str | None:
+        """What kept hosts from the command: see `Progress.stopped`."""
+        return self._run.progress.stopped
 
     def pending(self) -> Pending:
-        """Return the hosts that are in work now, those first that have been for the longest time."""
-        visits = sorted(self._visits.copy(), key=lambda visit: visit.begun)
-        connecting = [label(visit.target.host) for visit in visits if visit.sent is None]
-        return Pending(connecting, [label(visit.target.host) for visit in visits if visit.sent is not None])
+        """Return the hosts that are in work now."""
+        pending = Pending([], [])
+        for host, sent in self._run.under_way:
+            (pending.running if sent else pending.connecting).append(label(host))
+        return pending
 
     def __enter__(self) -> Self:
         self._handlers, _logger.handlers = _logger.handlers, [_Heard(self._pile)]
@@ -124,7 +123,7 @@ class Work:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._pile.drop()
-        self.cancel()
+        self.cancel("pyremctl ends")
         self._thread.join()
         _logger.handlers = self._handlers
 
@@ -138,8 +137,6 @@ class Work:
     def _work(self) -> None:
         try:
             asyncio.run(self._main())
-        except asyncio.CancelledError:
-            pass  # before it had begun
         except BaseException as error:
             self.error = error
         self._ready.set()
@@ -147,16 +144,9 @@ class Work:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        options = self._options
-        async with (
-            Tickets(credentials_of(options)) as tickets,
-            Run(self._hosts, options, _Transport(options, tickets.lease, self._journal, self._visits)) as self._run,
-        ):
-            self._ready.set()
-            await tickets.check(options.deadline)
-            self._begun = True
-            while results := await self._run.results():
+        self._ready.set()
+        async with self._run as run:
+            while results := await run.results():
                 for result in results:
                     self._pile.put(
                         replace(result, host=self._names[result.index]), len(result.stdout) + len(result.stderr)
@@ -164,36 +154,12 @@ class Work:
                 while self._pile.full:
                     await asyncio.sleep(PAUSE)
 
-    def _cancel(self) -> None:
-        if self._begun:
-            self._run.cancel()
-        elif self._task is not None:
-            self._task.cancel()
+    async def _begin(self, host: Host) -> None:
+        assert self._journal is not None
+        await self._journal.begin(label(host))
 
     def _output(self, host: Host, stream: Stream, data: bytes) -> None:
         self._pile.put(Output(label(host), stream, data), len(data), wait=True)
-
-
-class _Transport(RemctlTransport):
-    """Has commands noted in a journal before they are sent, and says whom it is at."""
-
-    def __init__(self, options: Options, lease: Lease, journal: Journal | None, visits: set[Visit]) -> None:
-        super().__init__(options, lease)
-        self._journal = journal
-        self._visits = visits
-
-    async def __call__(self, visit: Visit) -> None:
-        """Make an attempt; see `Transport`."""
-        self._visits.add(visit)
-        try:
-            await super().__call__(visit)
-        finally:
-            self._visits.discard(visit)
-
-    async def _run(self, session: Remctl, visit: Visit) -> None:
-        if self._journal is not None:
-            await self._journal.begin(label(visit.target.host))
-        await super()._run(session, visit)
 
 
 class _Pile:

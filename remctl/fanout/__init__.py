@@ -8,12 +8,15 @@ Needs python-gssapi and pykrb5: `pip install 'remctl-cffi[fanout]'`.
 
 from remctl.fanout._auth import AuthReason, reason_of
 from remctl.fanout._blocking import Run
+from remctl.fanout._classify import state_of
 from remctl.fanout._collecting import Progress
 from remctl.fanout._hosts import Host
+from remctl.fanout._options import Arguments
 from remctl.fanout._results import NOT_STARTED, Attempt, HostResult, HostState, Timings
 
 __all__ = [
     "NOT_STARTED",
+    "Arguments",
     "Attempt",
     "AuthReason",
     "Host",
@@ -23,4 +26,5 @@ __all__ = [
     "Run",
     "Timings",
     "reason_of",
+    "state_of",
 ]

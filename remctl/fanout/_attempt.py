@@ -65,7 +65,9 @@ class RemctlTransport:
     def _translate(self, error: Exception, visit: Visit) -> NoReturn:
         """Raise the error of this package for another one, if there is one."""
         ours: RemctlError
-        if isinstance(error, TimeoutError):
+        if visit.sent is not None and isinstance(error, OSError):  # after which the command must not be sent again
+            ours = RemctlConnectionError(error.strerror or str(error), errno=error.errno, sent=True)
+        elif isinstance(error, TimeoutError):
             limit = self._options.connect_timeout
             ours = RemctlTimeoutError(
                 f"the time limit of {limit:g} s passed while opening the connection", timeout=limit

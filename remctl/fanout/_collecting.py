@@ -29,6 +29,9 @@ class Progress:
     """Hosts that wait for their next attempt."""
     total: int | None
     """How many hosts there are; None if the run cannot know."""
+    stopped: str | None = None
+    """What keeps further hosts from being begun with: "max_fail", "canary", "deadline", "stop", "cancel", or an
+    "executor" that takes nothing any more; None if nothing does."""
 
     @property
     def done(self) -> int:
@@ -68,6 +71,11 @@ class Results:
     def ended(self) -> bool:
         """Whether there will be no more of them."""
         return self._ended
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a task waits for the next one; it must be the only one."""
+        return self._consumer is not None
 
     def put(self, result: HostResult) -> None:
         """Take a result."""
@@ -121,8 +129,6 @@ class Results:
                     self._error = None
                     raise error
                 return False
-            if self._consumer is not None:
-                raise RuntimeError("another task waits for the next result of this run")
             self._consumer = asyncio.get_running_loop().create_future()
             try:
                 await self._consumer

@@ -12,16 +12,16 @@ import errno
 import heapq
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from remctl.exceptions import RemctlError, RemctlTimeoutError
 from remctl.fanout._admission import Admission, free_descriptors
 from remctl.fanout._classify import is_shortage, state_of
 from remctl.fanout._collecting import Progress, Results
-from remctl.fanout._hosts import Ahead, Target
-from remctl.fanout._options import Options
+from remctl.fanout._hosts import Ahead, Host, Target
+from remctl.fanout._options import BeforeSend, Options
 from remctl.fanout._results import Attempt, HostResult, HostState
 from remctl.fanout._rules import Rules
 from remctl.fanout._visit import Transport, Visit
@@ -40,6 +40,12 @@ POSTPONING: Final = (0.05, 2.0)
 _ENDED: Final = (errno.ECONNRESET, errno.EPIPE)
 
 RUNNING: Final = "the command may still be running on the server"
+
+STOPPED: Final = "stop() was called"
+"""Why a run begins with no further host, if nobody says it better."""
+
+CANCELLED: Final = "the run was cancelled"
+"""Why it is cut, likewise."""
 
 
 class _Job:
@@ -62,14 +68,25 @@ class Engine:
         total: how many there are; None if that is not known.
         options: how to go about it.
         transport: makes an attempt at a host.
+        before: what has to be done before the first host is begun with; if it fails, none is, and its error is the
+            run's.
     """
 
-    def __init__(self, hosts: Iterator[Target], total: int | None, options: Options, transport: Transport) -> None:
+    def __init__(
+        self,
+        hosts: Iterator[Target],
+        total: int | None,
+        options: Options,
+        transport: Transport,
+        before: Callable[[], Coroutine[Any, Any, object]] | None = None,
+    ) -> None:
         self.results = Results(ordered=options.ordered, room=self._pump)
         self._hosts = Ahead(hosts)
         self._total = total
         self._options = options
         self._transport = transport
+        self._before = before
+        self._preparing: asyncio.Task[object] | None = None
         self._rules = Rules(max_fail=options.max_fail, canary=options.canary, batch=options.batch, pause=options.pause)
         self._admission = Admission(
             sockets=options.sockets, handshakes=options.handshakes, running=options.running, starts=options.starts
@@ -79,6 +96,7 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._late = False
+        self._cut_by = CANCELLED
         self._called = False
         self._pumping = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -91,34 +109,52 @@ class Engine:
         self._admission.fit(free_descriptors())
         if self._options.deadline is not None:
             self._deadline = self._loop.call_later(self._options.deadline, self._expire)
+        if self._before is not None and self._rules.stopped is None:
+            self._preparing = self._loop.create_task(self._before())
+            self._preparing.add_done_callback(self._prepared)
         self._pump()
 
-    def stop(self, reason: str = "stop() was called") -> None:
-        """Begin with no further host; what is in work comes to its end."""
-        self._rules.stop(reason)
+    def stop(self, reason: str = STOPPED, rule: str = "stop") -> None:
+        """Send no further command; those that were sent come to their end."""
+        self._rules.stop(rule, reason)
+        self._wind_up()
+
+    def _wind_up(self) -> None:
+        """Have nothing wait that will not be begun with."""
+        if self._preparing is not None:
+            self._preparing.cancel()
         waiting, self._waiting = self._waiting, []
         for _, _, job in waiting:
             self._finish(job.last)
         self._pump()
 
-    def cancel(self, reason: str = "the run was cancelled") -> None:
-        """Begin with no further host, and cut what is in work."""
-        self.stop(reason)
+    def cancel(self, reason: str = CANCELLED, rule: str = "cancel") -> None:
+        """Send no further command, and cut what is in work."""
+        self._cut_by = reason
+        self.stop(reason, rule)
         for task in self._work:
             task.cancel()
 
     async def close(self) -> None:
         """Cut what is in work, and wait until nothing of it is left; results that were not taken are lost."""
-        self.results.end(None)
-        self.cancel()
+        if not self.results.ended:
+            self.results.end(None)
+            self.cancel()
         self._silence()
-        if self._work:
-            await asyncio.wait(self._work)
+        tasks = [*self._work] if self._preparing is None else [self._preparing, *self._work]
+        if tasks:
+            await asyncio.wait(tasks)
 
     @property
     def progress(self) -> Progress:
         """How far it is."""
-        return Progress(dict(self.results.states), len(self._work), len(self._waiting), self._total)
+        states, waiting = dict(self.results.states), len(self._waiting)
+        return Progress(states, len(self._work), waiting, self._total, self._rules.rule)
+
+    @property
+    def under_way(self) -> list[tuple[Host, bool]]:
+        """The hosts in work, those first that have been for the longest time, and whether the command was sent."""
+        return [(visit.target.host, visit.sent is not None) for visit in list(self._work.values())]
 
     # What to do next
 
@@ -144,7 +180,7 @@ class Engine:
     def _step(self, now: float) -> bool:
         """Do the next thing; return whether there was one."""
         if self._rules.stopped is None:
-            if not self._admission.room():
+            if self._preparing is not None or not self._admission.room():
                 return False
             if self._waiting and self._waiting[0][0] <= now:
                 return self._may_begin(now) and self._begin(heapq.heappop(self._waiting)[-1], now)
@@ -160,7 +196,7 @@ class Engine:
         if target.repeated:
             return self._skip(target, "the run has this host already")
         if self._rules.stopped is not None:
-            return self._skip(target, f"it was not begun with: {self._rules.stopped}")
+            return self._skip(target, f"the command was not sent: {self._rules.stopped}")
         if not self._rules.left:
             if self._work or self._waiting:
                 return False
@@ -194,7 +230,26 @@ class Engine:
     async def _connected(self, visit: Visit) -> None:
         self._admission.connected()
         self._soon()
-        await self._admission.turn(visit)
+        if self._rules.stopped is None:
+            await self._admission.turn(visit)
+        if self._options.before_send is not None and self._rules.stopped is None:
+            await self._prepare(visit.target.host, self._options.before_send)
+        if self._rules.stopped is not None:  # of those connected, many more than the stop rule allows might run it
+            raise _Stopped(f"the command was not sent: {self._rules.stopped}")
+
+    async def _prepare(self, host: Host, before_send: BeforeSend) -> None:
+        try:
+            await before_send(host)
+        except Exception as error:
+            reason = error.reason if isinstance(error, RemctlError) else f"before_send raised {error!r}"
+            raise _Stopped(f"the command was not sent: {reason}") from error
+
+    def _prepared(self, preparing: asyncio.Task[object]) -> None:
+        self._preparing = None
+        if not preparing.cancelled() and (error := preparing.exception()) is not None and not self.results.ended:
+            self._silence()
+            self.results.end(error)
+        self._pump()
 
     # What became of an attempt
 
@@ -210,6 +265,8 @@ class Engine:
         target = job.target
         error: RemctlError | None = None
         raised = None if task.cancelled() else task.exception()
+        if isinstance(raised, _Stopped):
+            return job.last if job.attempts else skipped(target, raised.reason, raised.__cause__)
         if raised is not None and not isinstance(raised, RemctlError):
             logger.error("an attempt at %s failed", target.host.name, exc_info=raised)
         if visit.status is not None:
@@ -220,12 +277,14 @@ class Engine:
         else:
             error = raised if isinstance(raised, RemctlError) else _internal(visit, raised)
             state = state_of(error)
-        may_be_running = error is not None and error.sent and state is not HostState.DENIED
+        may_be_running = _unknown(state, error) or any(_unknown(each.state, each.error) for each in job.attempts)
         stdout, stderr = bytes(visit.stdout.data), bytes(visit.stderr.data)
         error = error or visit.failure
         if error is not None:
             error.host, error.port, error.principal = target.host.name, visit.port or None, target.principal
             error.stdout, error.stderr = stdout, stderr
+        if raised is not None:
+            _lighten(raised)
         return HostResult(
             target.host.name,
             state,
@@ -250,7 +309,7 @@ class Engine:
             doing = "waiting for output" if sent else "opening the connection"
             text = f"the run's deadline of {self._options.deadline:g} s passed while {doing}"
             return RemctlTimeoutError(text, timeout=self._options.deadline, sent=sent, command=command, hint=hint)
-        return RemctlError("the run was cancelled", sent=sent, command=command, hint=hint)
+        return RemctlError(self._cut_by, sent=sent, command=command, hint=hint)
 
     def _again(self, job: _Job, visit: Visit, result: HostResult) -> bool:
         """Whether there will be another attempt at the host; if so, it waits for it from here on."""
@@ -290,7 +349,7 @@ class Engine:
         self._rules.note(result)
         self.results.put(result)
         if self._rules.stopped is not None and self._waiting:
-            self.stop(self._rules.stopped)
+            self._wind_up()
 
     # Time
 
@@ -308,7 +367,7 @@ class Engine:
 
     def _expire(self) -> None:
         self._late = True
-        self.cancel(f"the run's deadline of {self._options.deadline:g} s has passed")
+        self.cancel(f"the run's deadline of {self._options.deadline:g} s has passed", "deadline")
 
     def _end(self) -> None:
         self._silence()
@@ -326,11 +385,31 @@ def _pause(first: float, longest: float, number: int) -> float:
     return pause * random.uniform(0.5, 1.5)  # noqa: S311  # nobody gains by guessing it
 
 
-def skipped(target: Target, reason: str) -> HostResult:
-    """Return the result of a host that was not begun with."""
+def skipped(target: Target, reason: str, cause: BaseException | None = None) -> HostResult:
+    """Return the result of a host to which the command was not sent."""
     name, port = target.host.name, target.port or None
     error = RemctlError(reason, host=name, port=port, principal=target.principal)
+    error.__cause__ = cause
     return HostResult(name, HostState.SKIPPED, error=error, port=port, index=target.index)
+
+
+def _unknown(state: HostState, error: RemctlError | None) -> bool:
+    """Whether nobody knows if the command of an attempt has run, or still runs."""
+    return error is not None and error.sent and state not in (HostState.OK, HostState.NONZERO, HostState.DENIED)
+
+
+def _lighten(error: BaseException) -> None:
+    """Have an error, which may be kept for long, let go of the stack that it came from, and of all that is in it."""
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        if each.__suppress_context__:
+            each.__context__ = None
+        each = each.__cause__ or each.__context__
+
+
+class _Stopped(RemctlError):
+    """A stop rule came before the command was sent."""
 
 
 def _internal(visit: Visit, error: BaseException | None) -> RemctlError:

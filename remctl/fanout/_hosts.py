@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from remctl import _arguments
 from remctl._arguments import Command
@@ -21,7 +21,7 @@ class Host:
     """The TCP port; None tries 4373, then 4444 if that does not connect, unless the run names one."""
     principal: str | None = None
     """The server's principal."""
-    command: Sequence[Word] | None = None
+    command: Sequence[Word] | None = field(default=None, hash=False)
     """The command's words."""
 
 
@@ -131,7 +131,7 @@ def host_of(named: object) -> Host:
         TypeError, ValueError: it is none.
     """
     if isinstance(named, Host):
-        _arguments.check_host(named.name)
+        _check_name(named.name)
         return named
     if not isinstance(named, str):
         raise TypeError(f"a host must be a str or a remctl.fanout.Host: {named!r}")
@@ -149,7 +149,14 @@ def host_of(named: object) -> Host:
         colon = False
     if colon and not (port.isascii() and port.isdigit()):
         raise ValueError(f"a host's port must be a number: {named!r}")
-    return Host(_arguments.check_host(name), _arguments.check_port(port) if colon else None)
+    return Host(_check_name(name), _arguments.check_port(port) if colon else None)
+
+
+def _check_name(name: str) -> str:
+    """Refuse what no host is called, a line of a file with its end for example, before a name service is asked."""
+    if any(letter.isspace() or not letter.isprintable() for letter in _arguments.check_host(name)):
+        raise ValueError(f"a host's name must not have spaces, line ends or control characters: {name!r}")
+    return name
 
 
 def _canonical(name: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import Final, TypedDict
 
 from remctl import _arguments
@@ -18,6 +20,8 @@ from remctl.security import Credentials
 from remctl.types import Stream
 
 OnOutput = Callable[[Host, Stream, bytes], object]
+
+BeforeSend = Callable[[Host], Awaitable[object]]
 
 MIB: Final = 1024 * 1024
 
@@ -43,6 +47,7 @@ class Arguments(TypedDict, total=False):
     pause: float
     ordered: bool
     max_output: int
+    before_send: BeforeSend | None
     on_output: OnOutput | None
     duplicates: bool
     credentials: Credentials | None
@@ -80,6 +85,7 @@ class Options:
     pause: float = 0.0
     ordered: bool = False
     max_output: int = MIB
+    before_send: BeforeSend | None = None
     on_output: OnOutput | None = None
     duplicates: bool = False
     credentials: Credentials | None = None
@@ -119,7 +125,7 @@ def _check_together(options: Options) -> None:
         raise ValueError(f"credentials and ccache exclude each other: {options.credentials!r}, {options.ccache!r}")
     if options.executor is None:
         return
-    for name in ("credentials", "on_output"):
+    for name in ("credentials", "before_send", "on_output"):
         if (value := getattr(options, name)) is not None:
             raise ValueError(f"{name} cannot be taken to an executor's workers: {value!r}")
 
@@ -187,6 +193,14 @@ def _flag(name: str, value: object) -> bool:
 def _function(name: str, value: object) -> object:
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be a function or None: {value!r}")
+    if inspect.iscoroutinefunction(value):
+        raise TypeError(f"{name} must be a function that does not wait, and this is a coroutine function: {value!r}")
+    return value
+
+
+def _coroutine_function(name: str, value: object) -> object:
+    if value is not None and not inspect.iscoroutinefunction(value):
+        raise TypeError(f"{name} must be a coroutine function or None: {value!r}")
     return value
 
 
@@ -208,10 +222,10 @@ def _max_fail(value: object, total: int | None) -> int | None:
         return _count_or_none("max_fail", value)
     number, sign, rest = value.partition("%")
     try:
-        percent = float(number)
-    except ValueError:
-        percent = math.nan
-    if not sign or rest or not 0 < percent <= 100:
+        percent = Decimal(number)  # in binary, some hundredths of a percent come to one host more
+    except InvalidOperation:
+        percent = Decimal(0)
+    if not sign or rest or not percent.is_finite() or not 0 < percent <= 100:
         raise ValueError(f'max_fail must be a number of hosts, or from "1%" to "100%": {value!r}')
     if total is None:
         raise ValueError(
@@ -239,6 +253,7 @@ _CHECKS: Final[dict[str, Callable[[str, object], object]]] = {
     "pause": _seconds,
     "ordered": _flag,
     "max_output": _count_or_zero,
+    "before_send": _coroutine_function,
     "on_output": _function,
     "duplicates": _flag,
     "credentials": _credentials,

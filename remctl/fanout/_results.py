@@ -39,7 +39,8 @@ class HostState(enum.StrEnum):
     CANCELLED = "cancelled"
     """It was under way when the run was cancelled."""
     SKIPPED = "skipped"
-    """It was never begun: a stop rule, the run's deadline, a cancelled run, or a host named twice."""
+    """The command was not sent: a stop rule, the run's deadline, a cancelled run, or a host named twice; or
+    `before_send`, which raised."""
 
 
 NOT_STARTED: Final = frozenset({HostState.DNS, HostState.REFUSED, HostState.CONNECT_TIMEOUT})
@@ -91,7 +92,8 @@ class HostResult:
     """Bytes that came, of which `stdout` holds the first."""
     stderr_size: int = 0
     may_be_running: bool = False
-    """Whether the command was sent and no exit status came: nobody knows whether it ran, or still runs."""
+    """Whether the command was sent and no exit status came, in the last attempt or in one before: nobody knows whether
+    it ran, or still runs."""
 
     @property
     def ok(self) -> bool:

@@ -19,6 +19,8 @@ class Rules:
 
     stopped: str | None
     """Why no further host is begun with; None while they are."""
+    rule: str | None
+    """What that is due to, in a word; see `Progress.stopped`."""
     left: float
     """How many hosts of this batch have not been begun with."""
     resume: float
@@ -26,6 +28,7 @@ class Rules:
 
     def __init__(self, *, max_fail: int | None, canary: int | None, batch: int | None, pause: float) -> None:
         self.stopped = None
+        self.rule = None
         self.left = canary or batch or math.inf
         self.resume = 0.0
         self._max_fail = max_fail
@@ -34,9 +37,10 @@ class Rules:
         self._batch = batch or math.inf
         self._pause = pause
 
-    def stop(self, reason: str) -> None:
+    def stop(self, rule: str, reason: str) -> None:
         """Begin with no further host; the first reason stands."""
-        self.stopped = self.stopped or reason
+        if self.stopped is None:
+            self.rule, self.stopped = rule, reason
 
     def next_batch(self, now: float) -> None:
         """Note that a batch is over."""
@@ -57,6 +61,6 @@ class Rules:
             return
         self._failures += 1
         if self._canary:
-            self.stop(f"the canary {result.host} failed: {result.state}")
+            self.stop("canary", f"the canary {result.host} failed: {result.state}")
         elif self._max_fail is not None and self._failures >= self._max_fail:
-            self.stop(f"{self._failures} failed, which is as many as max_fail allows")
+            self.stop("max_fail", f"{self._failures} failed, which is as many as max_fail allows")

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import dataclasses
+import math
+import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from remctl.exceptions import RemctlError, RemctlTimeoutError
 from remctl.fanout._attempt import RemctlTransport, credentials_of
 from remctl.fanout._classify import state_of
 from remctl.fanout._collecting import Progress, Results
-from remctl.fanout._engine import RUNNING, Engine, skipped
-from remctl.fanout._hosts import Ahead, Target
+from remctl.fanout._engine import CANCELLED, RUNNING, STOPPED, Engine, skipped
+from remctl.fanout._hosts import Ahead, Host, Target
+from remctl.fanout._once import once
 from remctl.fanout._options import Options
 from remctl.fanout._results import HostResult, HostState
 from remctl.fanout._rules import Rules
@@ -30,6 +36,9 @@ OUT: Final = 32
 
 GRACE: Final = 5.0
 """Seconds after the run's deadline for which shards, which have one of their own, are waited for."""
+
+SOON: Final = 0.001
+"""Seconds that a shard has at the least, since 0 would be without limit."""
 
 _EXACT: Final = (ProcessPoolExecutor, ThreadPoolExecutor)
 """Executors whose futures can be cancelled only while nothing has begun; Dask's, for example, always can."""
@@ -69,35 +78,45 @@ class Shards:
         if (seconds := self._options.deadline) is not None:
             self._deadline = self._loop.time() + seconds
             reason = f"the run's deadline of {seconds:g} s has passed"
-            self._timers.append(self._loop.call_later(seconds, self.stop, reason))
+            self._timers.append(self._loop.call_later(seconds, self.stop, reason, "deadline"))
             late = RemctlTimeoutError(f"{reason}, and the executor has not answered", timeout=seconds)
             self._timers.append(self._loop.call_later(seconds + GRACE, self._give_up, HostState.TIMEOUT, late))
         self._pump()
 
-    def stop(self, reason: str = "stop() was called") -> None:
+    def stop(self, reason: str = STOPPED, rule: str = "stop") -> None:
         """Hand out no further shard, and take back those that no worker has begun with."""
-        self._rules.stop(reason)
+        self._rules.stop(rule, reason)
+        self._take_back()
+
+    def _take_back(self) -> None:
         for shard in list(self._out) if isinstance(self._executor, _EXACT) else ():
             if shard.cancel():
                 for target in self._out.pop(shard):
                     self._put(self._skipped(target))
         self._pump()
 
-    def cancel(self) -> None:
+    def cancel(self, reason: str = CANCELLED) -> None:
         """Hand out no further shard, and give up those that have not come back: a worker cannot be cut."""
-        self.stop("the run was cancelled")
-        self._give_up(HostState.CANCELLED, RemctlError("the run was cancelled"))
+        self.stop(reason, "cancel")
+        self._give_up(HostState.CANCELLED, RemctlError(reason))
 
     async def close(self) -> None:
         """Give up all that has not come back."""
-        self.results.end(None)
-        self.cancel()
+        if not self.results.ended:
+            self.results.end(None)
+            self.cancel()
         self._silence()
 
     @property
     def progress(self) -> Progress:
         """How far it is."""
-        return Progress(dict(self.results.states), sum(map(len, self._out.values())), 0, self._total)
+        states, working = dict(self.results.states), sum(map(len, self._out.values()))
+        return Progress(states, working, 0, self._total, self._rules.rule)
+
+    @property
+    def under_way(self) -> list[tuple[Host, bool]]:
+        """The hosts that were handed out; of all of them it is not known whether the command was sent."""
+        return [(target.host, True) for targets in list(self._out.values()) for target in targets]
 
     # What to do next
 
@@ -131,9 +150,10 @@ class Shards:
             if self._out:
                 return False
             self._rules.next_batch(now)
-        if self._rules.resume > now:
             assert self._loop is not None
+            self._timers = [timer for timer in self._timers if timer.when() > now]
             self._timers.append(self._loop.call_at(self._rules.resume, self._pump))
+        if self._rules.resume > now:
             return False
         self._submit(self._gathered(), now)
         return True
@@ -156,13 +176,15 @@ class Shards:
             max_fail=self._rules.failures_left,
             canary=None,
             batch=None,
-            deadline=None if self._deadline is None else max(0.001, self._deadline - now),
+            deadline=None if self._deadline is None else max(SOON, self._deadline - now),
         )
         try:
-            shard = self._executor.submit(visit, targets, options)
+            shard = self._executor.submit(
+                visit, targets, options, end=End.after(options.deadline), name=uuid.uuid4().hex
+            )
         except Exception as error:  # the caller's executor, who gets it when the others have come to their end
             self._error = error
-            self._rules.stop(f"the executor takes nothing: {error!r}")
+            self._rules.stop("executor", f"the executor takes nothing: {error!r}")
             for target in targets:
                 self._put(self._skipped(target))
             return
@@ -205,45 +227,74 @@ class Shards:
         error.sent = may_be_running
         error.hint = RUNNING if may_be_running else error.hint
         for target in targets:
-            self._put(
-                HostResult(
-                    target.host.name,
-                    state,
-                    error=error,
-                    port=target.port or None,
-                    index=target.index,
-                    may_be_running=may_be_running,
-                )
-            )
+            name, port = target.host.name, target.port or None
+            its = copy.copy(error)
+            its.host, its.port, its.principal = name, port, target.principal
+            its.__cause__ = error.__cause__
+            self._put(HostResult(name, state, error=its, port=port, index=target.index, may_be_running=may_be_running))
 
     def _skipped(self, target: Target) -> HostResult:
-        return skipped(target, f"it was not begun with: {self._rules.stopped}")
+        return skipped(target, f"the command was not sent: {self._rules.stopped}")
 
     def _put(self, result: HostResult) -> None:
         stopped = self._rules.stopped
         self._rules.note(result)
         self.results.put(result)
         if stopped is None and self._rules.stopped is not None:
-            self.stop(self._rules.stopped)
+            self._take_back()
 
     def _silence(self) -> None:
         for timer in self._timers:
             timer.cancel()
 
 
-def visit(targets: list[Target], options: Options) -> list[HostResult]:
+class End(NamedTuple):
+    """When a run ends, for workers of the same machine: a shard may have waited long for its worker."""
+
+    machine: str
+    """Which machine's clock it is, and since which start of it; empty if nobody knows."""
+    when: float
+
+    @classmethod
+    def after(cls, seconds: float | None) -> End | None:
+        """Return the end of a run that goes on for so many seconds; None is without end."""
+        return None if seconds is None else cls(_machine(), time.monotonic() + seconds)
+
+    def left(self) -> float:
+        """Return the seconds until then; on other machines, which cannot know, as many as there may be."""
+        return max(SOON, self.when - time.monotonic()) if self.machine and self.machine == _machine() else math.inf
+
+
+def _machine() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text()
+    return ""
+
+
+def visit(targets: list[Target], options: Options, *, end: End | None, name: str) -> list[HostResult]:
     """Visit the hosts of a shard; in a worker.
+
+    Args:
+        targets: whom to visit.
+        options: how to go about it.
+        end: of the run; None is without end.
+        name: of the shard, which makes it differ from all others: Dask takes calls that are alike for one.
 
     Raises:
         RemctlError: nothing was sent.
+        RuntimeError: another worker has begun with the shard.
     """
+    once(name)
+    if end is not None and options.deadline is not None:
+        options = dataclasses.replace(options, deadline=min(options.deadline, end.left()))
     return asyncio.run(_visit(targets, options))
 
 
 async def _visit(targets: list[Target], options: Options) -> list[HostResult]:
     async with Tickets(credentials_of(options)) as tickets:
-        await tickets.check(options.deadline)
-        engine = Engine(iter(targets), len(targets), options, RemctlTransport(options, tickets.lease))
+        transport = RemctlTransport(options, tickets.lease)
+        before = partial(tickets.check, options.deadline)
+        engine = Engine(iter(targets), len(targets), options, transport, before)
         engine.start()
         results: list[HostResult] = []
         try:

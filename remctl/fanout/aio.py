@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from remctl._face import Word
 from remctl.exceptions import RemctlError
 from remctl.fanout._attempt import RemctlTransport, credentials_of
 from remctl.fanout._collecting import Progress, Results
-from remctl.fanout._engine import Engine
-from remctl.fanout._hosts import Hosts
+from remctl.fanout._engine import CANCELLED, STOPPED, Engine
+from remctl.fanout._hosts import Host, Hosts
 from remctl.fanout._options import Arguments, Options, check
 from remctl.fanout._results import HostResult
 from remctl.fanout._shards import Shards
@@ -23,6 +24,8 @@ from remctl.fanout._visit import Transport
 
 __all__ = ["Run"]
 
+T = TypeVar("T")
+
 
 class Work(Protocol):
     """What does the work of a run: the engine, or an executor's workers."""
@@ -30,11 +33,13 @@ class Work(Protocol):
     results: Results
 
     def start(self) -> None: ...
-    def stop(self) -> None: ...
-    def cancel(self) -> None: ...
+    def stop(self, reason: str = ...) -> None: ...
+    def cancel(self, reason: str = ...) -> None: ...
     async def close(self) -> None: ...
     @property
     def progress(self) -> Progress: ...
+    @property
+    def under_way(self) -> list[tuple[Host, bool]]: ...
 
 
 class Run(AsyncIterator[HostResult]):
@@ -46,7 +51,6 @@ class Run(AsyncIterator[HostResult]):
     """
 
     def __init__(self, hosts: Hosts, options: Options, transport: Transport | None = None) -> None:
-        self._options = options
         self._tickets: Tickets | None = None
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -55,10 +59,12 @@ class Run(AsyncIterator[HostResult]):
         if options.executor is not None:
             self._work = Shards(hosts, hosts.total, options)
             return
+        before = None
         if transport is None:
             self._tickets = Tickets(credentials_of(options))
             transport = RemctlTransport(options, self._tickets.lease)
-        self._work = Engine(hosts, hosts.total, options, transport)
+            before = partial(self._tickets.check, options.deadline)
+        self._work = Engine(hosts, hosts.total, options, transport, before)
 
     # Results
 
@@ -66,35 +72,31 @@ class Run(AsyncIterator[HostResult]):
         return self
 
     async def __anext__(self) -> HostResult:
-        if not self._over:
-            self._check()
-            try:
-                await self._begin()
-                if (result := await self._work.results.take()) is not None:
-                    return result
-            except BaseException:
-                await self.aclose()
-                raise
-            await self.aclose()
-        raise StopAsyncIteration
+        result = await self._take(self._work.results.take)
+        if result is None:
+            raise StopAsyncIteration
+        return result
 
     async def results(self) -> list[HostResult]:
         """Wait until there are results, and return all that are there; an empty list at the end.
 
         Raises, and may be cancelled, as the iterator.
         """
+        return await self._take(self._work.results.take_all) or []
+
+    async def _take(self, take: Callable[[], Awaitable[T | None]]) -> T | None:
         if self._over:
-            return []
+            return None
         self._check()
         try:
-            await self._begin()
-            results = await self._work.results.take_all()
+            self._begin()
+            taken = await take()
         except BaseException:
             await self.aclose()
             raise
-        if not results:
+        if not taken:
             await self.aclose()
-        return results
+        return taken
 
     # How far it is, and how it ends
 
@@ -103,17 +105,32 @@ class Run(AsyncIterator[HostResult]):
         """How far it is."""
         return self._work.progress
 
-    def stop(self) -> None:
-        """Begin with no further host: what is under way comes to its end, the others are SKIPPED."""
-        self._work.stop()
+    @property
+    def under_way(self) -> list[tuple[Host, bool]]:
+        """The hosts in work now, and whether the command was sent, those first that have been for the longest time.
 
-    def cancel(self) -> None:
-        """Begin with no further host, and cut what is under way.
+        To the workers of an executor the command may have been sent.
+        """
+        return self._work.under_way
+
+    def stop(self, reason: str = STOPPED) -> None:
+        """Send no further command: those that were sent come to their end, the other hosts are SKIPPED.
+
+        Args:
+            reason: what the errors of these say; the first reason stands.
+        """
+        self._work.stop(reason)
+
+    def cancel(self, reason: str = CANCELLED) -> None:
+        """Send no further command, and cut what is under way.
 
         Those hosts are CANCELLED; `may_be_running` says to which the command was sent.  The results are still there to
         be taken.
+
+        Args:
+            reason: what the errors of these, and of those that are SKIPPED, say.
         """
-        self._work.cancel()
+        self._work.cancel(reason)
 
     async def aclose(self) -> None:
         """Cut what is under way, and wait until nothing of it is left; results that were not taken are lost."""
@@ -143,12 +160,12 @@ class Run(AsyncIterator[HostResult]):
             raise RemctlError(f"the run belongs to process {self._pid}")
         if self._loop not in (None, asyncio.get_running_loop()):
             raise RuntimeError("the run belongs to another event loop")
+        if self._work.results.awaited:
+            raise RuntimeError("another task waits for the next result of this run")
 
-    async def _begin(self) -> None:
+    def _begin(self) -> None:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-            if self._tickets is not None:
-                await self._tickets.check(self._options.deadline)
             self._work.start()
 
 

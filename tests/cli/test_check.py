@@ -90,11 +90,13 @@ def test_the_users_ticket_cache_stays_as_it_is_until_the_connection(box: Sandbox
         assert file.read() == before
 
 
-@pytest.mark.parametrize("words", [(), ("-p", "x", "localhost"), ("-b", "here", "localhost"), ("localhost", "command")])
+@pytest.mark.parametrize("words", [(), ("-p", "x", "localhost"), ("-b", "here", "localhost"), ("localhost", "\x1b[2J")])
 def test_a_command_line_that_makes_no_sense_has_status_2(words: tuple[str, ...]) -> None:
     ended = pyremctl("--check", *words)
     assert (ended.stdout, ended.status) == (b"", 2)
-    assert b"error: " in ended.stderr
+    assert ended.stderr.startswith(b"pyremctl: ")
+    assert ended.stderr.count(b"\n") == 1
+    assert b"\x1b" not in ended.stderr
 
 
 # Name and TCP

@@ -288,10 +288,18 @@ def test_the_first_failures_are_said_at_once_and_the_rest_at_the_end() -> None:
 
 def test_hosts_that_were_never_begun_are_in_the_summary_alone() -> None:
     showing = Showing()
-    showing.end("n1", None, state=HostState.SKIPPED, error=RemctlError("it was not begun with: max_fail"))
+    showing.end("n1", None, state=HostState.SKIPPED, error=RemctlError("the command was not sent: max_fail"))
     assert showing.err == ""
     showing.close()
-    assert showing.err == "pyremctl: n1: skipped: it was not begun with: max_fail\n"
+    assert showing.err == "pyremctl: n1: skipped: the command was not sent: max_fail\n"
+
+
+def test_the_host_that_others_were_skipped_for_is_named() -> None:
+    showing = Showing()
+    for host in ("10.0.0.1", "10.0.0.2"):
+        showing.end(host, None, state=HostState.SKIPPED, error=RemctlError("the canary 10.0.0.9 failed: nonzero"))
+    showing.close()
+    assert showing.err == "pyremctl: 10.0.0.[1-2] (2): skipped: the canary 10.0.0.9 failed: nonzero\n"
 
 
 def test_a_hundred_thousand_failures_do_not_flood() -> None:
@@ -330,7 +338,7 @@ def test_a_reader_that_has_left_is_a_fault_and_no_error() -> None:
     assert display.fault is None
     for _ in range(2):
         display.output("n1", OUT, b"a\n")
-    display.close()
+    display.close(interrupted=False, status=0)
     assert isinstance(display.fault, BrokenPipeError)
 
 
@@ -340,7 +348,7 @@ def test_nobody_reads_the_error_stream() -> None:
     display.output("n1", ERR, b"a\n")
     display.output("n1", OUT, b"b\n")
     display.result(made("n1", 1, state=HostState.NONZERO))
-    display.close()
+    display.close(interrupted=False, status=0)
     assert out.getvalue() == b"n1: b\n"
 
 

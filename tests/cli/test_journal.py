@@ -52,22 +52,24 @@ def pasts(path: Path, targets: str = "abc") -> dict[str, Past]:
 
 class TestPast:
     def test_knows_where_it_ended_and_where_it_was_begun(self, path: Path) -> None:
-        journal = started(path, "abcdef")
-        begin(journal, *"abcd")
+        journal = started(path, "abcdefg")
+        begin(journal, *"abcdg")
         journal.end(made("a", 3, state=HostState.NONZERO))
         journal.end(made("b", None, state=HostState.TIMEOUT, may_be_running=True))
         journal.end(made("c", None, state=HostState.CANCELLED))
         journal.end(made("e", None, state=HostState.SKIPPED))
+        journal.end(made("g", None, state=HostState.SKIPPED))  # the run was stopped just before it was sent
         journal.close()
-        assert pasts(path, "abcdef") == {
+        assert pasts(path, "abcdefg") == {
             "a": Past.ENDED,
             "b": Past.UNKNOWN,
             "c": Past.OPEN,
             "d": Past.UNKNOWN,
             "e": Past.OPEN,
             "f": Past.OPEN,
+            "g": Past.OPEN,
         }
-        again = started(path, "abcdef")
+        again = started(path, "abcdefg")
         assert list(again.statuses) == [3]
         again.close()
 

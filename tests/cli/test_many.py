@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -25,7 +26,6 @@ from cli.site import Deeds, Site
 from remctl.cli import _options
 from remctl.cli._tally import Tally
 from remctl.cli._words import VALUED_BY_MANY
-from remctl.exceptions import RemctlError
 from remctl.fanout import HostState
 from remctl.testing import Sandbox
 
@@ -96,6 +96,16 @@ class TestRun:
             b"pyremctl: standard input cannot be both hosts and an argument\n",
         )
 
+    def test_a_limit_of_what_is_kept(self, site: Site) -> None:
+        ended = site.run("-w", HOSTS, "-b", "--max-output", "3", "say", "xxxxx")
+        assert b"\nxxx\n" in ended.stdout
+        assert b"(5): only the first 3 bytes of the output are shown" in ended.stderr
+        ended = site.run("-w", HOSTS, "--json", "--max-output=1k", "say", "x" * 3000)
+        host = json.loads(ended.stdout.splitlines()[0])
+        assert (len(host["stdout"]), host["stdout_size"], host["truncated"]) == (1024, 3001, True)
+        ended = site.run("-w", "127.0.1.1", "--max-output", "3", "say", "x" * 3000)
+        assert ended.stdout == b"127.0.1.1: " + b"x" * 3000 + b"\n"
+
     def test_files_of_output(self, site: Site, tmp_path: Path) -> None:
         ended = site.run("-w", HOSTS, "--outdir", str(tmp_path / "out"), "say", "x")
         assert ended.status == 0
@@ -139,10 +149,28 @@ class TestExitStatus:
         tally = Tally()
         for host in hosts:
             tally.result(result_of(host))
-        assert tally.exit_status(largest=False, signal=None) == plain
-        assert tally.exit_status(largest=True, signal=None) == largest
-        assert tally.exit_status(largest=False, signal=130) == 130
-        assert tally.exit_status(largest=True, signal=143) == 143
+        stopped = STOPPED.get(hosts[-1]) if hosts else None
+        assert tally.exit_status(largest=False, signal=None, stopped=stopped) == plain
+        assert tally.exit_status(largest=True, signal=None, stopped=stopped) == largest
+        assert tally.exit_status(largest=False, signal=130, stopped=stopped) == 130
+        assert tally.exit_status(largest=True, signal=143, stopped=stopped) == 143
+
+    def test_of_a_rule_that_kept_no_host_from_its_turn_is_that_of_the_hosts(self) -> None:
+        tally = Tally()
+        tally.result(result_of(1))
+        assert tally.exit_status(largest=False, signal=None, stopped="max_fail") == 1
+
+    def test_is_what_the_page_and_the_help_say(self) -> None:
+        page = (Path(__file__).parents[2] / "docs/pyremctl.md").read_text().partition("## Many hosts")[2]
+        table = page.partition("### Exit status")[2].partition("### Ctrl-C")[0]
+        rows = dict(re.findall(r"^\| (\d+)[\d, ]* \| (.*) \|$", table, re.M))
+        assert list(rows) == re.findall(r"^  (\d+) ", str(_options.make_parser().epilog), re.M)
+        named = {state: int(code) for code, row in rows.items() for state in HostState if f"`{state}`" in row}
+        assert named.keys() == set(HostState) - {HostState.OK, HostState.NONZERO}
+        for state, code in named.items():
+            tally = Tally()
+            tally.result(result_of("cancelled after it was sent" if state is HostState.CANCELLED else state))
+            assert tally.exit_status(largest=False, signal=None, stopped=None) == code, state
 
     def test_of_a_run(self, site: Site, scripted: Callable[..., ScriptedServer]) -> None:
         unused = socket.socket()
@@ -195,19 +223,18 @@ class TestExitStatus:
         assert (summary["exit_status"], ended.status) == (1, 1)
 
 
+STOPPED: dict[str | int, str] = {"late": "deadline", "max-fail": "max_fail", "canary": "canary"}
+"""What stopped the run, for hosts that had no turn."""
+
+
 def result_of(host: str | int) -> Any:
     """Make a result."""
     if isinstance(host, int):
         return made("h", host, state=HostState.NONZERO)
     if host == "cancelled after it was sent":
         return made("h", None, state=HostState.CANCELLED, may_be_running=True)
-    reasons = {
-        "late": "the run's deadline of 3 s has passed",
-        "max-fail": "3 failed, which is as many as max_fail allows",
-        "canary": "the canary h7 failed: nonzero",
-    }
-    if host in reasons:
-        return made("h", None, state=HostState.SKIPPED, error=RemctlError(f"it was not begun with: {reasons[host]}"))
+    if host in STOPPED:
+        return made("h", None, state=HostState.SKIPPED)
     state = HostState(host)
     running = state in (HostState.LOST, HostState.TIMEOUT)
     return made("h", 0 if state is HostState.OK else None, state=state, may_be_running=running)
@@ -221,10 +248,13 @@ class TestUsage:
             (["-w", "a", "--no-such", "x"], "unrecognized arguments: --no-such"),
             (["-w", "a", "-f", "0", "x"], "argument -f: must be 1 or more: 0"),
             (["-w", "a", "-f", "many", "x"], "argument -f: must be a number: many"),
-            (["-w", "a", "--max-fail", "most", "x"], "max_fail must be a number of hosts"),
-            (["-w", "a", "--starts", "-1", "x"], "starts must be more than 0"),
-            (["-w", "a", "-u", "-1", "x"], "timeout must be 0 or more"),
-            (["-w", "a", "-p", "http", "x"], "port must be a number"),
+            (["-w", "a", "--max-fail", "most", "x"], "--max-fail must be a number of hosts"),
+            (["-w", "a", "--starts", "-1", "x"], "--starts must be more than 0"),
+            (["-w", "a", "-u", "-1", "x"], "-u must be 0 or more"),
+            (["-w", "a", "-p", "http", "x"], "-p must be a number"),
+            (["-w", "a", "--max-output", "1X", "x"], "argument --max-output: must be a number of bytes"),
+            (["-w", "a", "--max-output", "", "x"], "argument --max-output: must be a number of bytes"),
+            (["-w", "a[1-999999999]", "x"], "has more than 1,000,000 hosts"),
             (["-w", "a", "--json", "-b", "x"], "--json cannot go with -b"),
             (["-w", "a", "--color", "red", "x"], "invalid choice: 'red'"),
             (["-w", "a", "--expand", "x", "@/nowhere"], "/nowhere"),
@@ -283,7 +313,8 @@ class TestFaults:
             command = [*PYREMCTL, *site.reach, "-w", "127.0.1.[1-200]", "-f", "1", "say", "x"]
             done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=30)
         assert done.returncode == 1
-        assert os.strerror(errno.ENOSPC).encode() in done.stderr
+        assert f"pyremctl: the output cannot be written: {os.strerror(errno.ENOSPC)}\n".encode() in done.stderr
+        assert b"skipped: the command was not sent: the output cannot be written" in done.stderr
         assert site.deeds.ran["say"] < 200
 
     def test_a_reader_that_leaves_ends_the_run(self, site: Site) -> None:

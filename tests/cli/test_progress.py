@@ -20,6 +20,7 @@ from cli.showing import made
 from cli.site import Deeds, Site
 from remctl.cli import _progress
 from remctl.cli._progress import Counts, Progress, make_progress
+from remctl.cli._shown import Shown
 from remctl.fanout import HostState
 from remctl.testing import Sandbox
 
@@ -39,19 +40,8 @@ def counted() -> Counts:
     return counts
 
 
-def make(counts: Counts, err: BinaryIO, **options: Any) -> Progress:
-    return make_progress(
-        counts,
-        err,
-        **{
-            "terminal": False,
-            "quiet": False,
-            "verbose": False,
-            "color": "auto",
-            "environ": {"TERM": "xterm"},
-            **options,
-        },
-    )
+def make(counts: Counts, err: BinaryIO, *, environ: dict[str, str] | None = None, **shown: Any) -> Progress:
+    return make_progress(counts, err, Shown(**shown), {"TERM": "xterm", **(environ or {})})
 
 
 def test_counts_tell_failed_from_unreachable() -> None:
@@ -60,7 +50,7 @@ def test_counts_tell_failed_from_unreachable() -> None:
 
 
 class TestElsewhere:
-    @pytest.mark.parametrize("options", [{}, {"quiet": True, "verbose": True}, {"terminal": True, "quiet": True}])
+    @pytest.mark.parametrize("options", [{}, {"quiet": True, "verbose": True}, {"terminal_err": True, "quiet": True}])
     def test_there_is_nothing(self, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(_progress, "LINES", 0.0)
         monkeypatch.setattr(_progress, "FIRST", 0.0)
@@ -71,7 +61,7 @@ class TestElsewhere:
         progress.close()
         assert err.getvalue() == b""
 
-    @pytest.mark.parametrize("options", [{}, {"terminal": True, "environ": {"TERM": "dumb"}}])
+    @pytest.mark.parametrize("options", [{}, {"terminal_err": True, "environ": {"TERM": "dumb"}}])
     def test_but_lines_if_more_is_to_be_said(self, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(_progress, "LINES", 0.0)
         err = io.BytesIO()
@@ -109,7 +99,7 @@ class TestBar:
 
     def test_has_one_line_that_fits(self, terminal: tuple[int, BinaryIO]) -> None:
         master, stream = terminal
-        progress = make(counted(), stream, terminal=True, color="never")
+        progress = make(counted(), stream, terminal_err=True, color="never")
         progress.show()
         data = os.read(master, 4096).decode()
         assert "\n" not in data
@@ -119,7 +109,7 @@ class TestBar:
 
     def test_is_taken_away_and_put_back(self, terminal: tuple[int, BinaryIO]) -> None:
         master, stream = terminal
-        progress = make(counted(), stream, terminal=True)
+        progress = make(counted(), stream, terminal_err=True)
         progress.show()
         os.read(master, 4096)
         progress.hide()
@@ -136,9 +126,10 @@ class TestBar:
             ({}, True),
             ({"color": "always", "environ": {"TERM": "xterm", "NO_COLOR": "1"}}, True),
             ({"environ": {"TERM": "xterm", "NO_COLOR": "1"}}, False),
+            ({"environ": {"TERM": "xterm", "CLICOLOR": "0"}}, False),
             ({"color": "never"}, False),
         ):
-            make(counted(), stream, terminal=True, **options).show()
+            make(counted(), stream, terminal_err=True, **options).show()
             assert (re.search(rb"\x1b\[[0-9;]*3[0-9]", os.read(master, 4096)) is not None) == colored, options
 
 

@@ -55,6 +55,28 @@ class TestSets:
         assert "\x1b" not in str(caught.value)
         assert "\u202e" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "n[1-999999999]",
+            "[1-99999]-[1-99999]",
+            "n[1-600000],m[1-600000]",
+            "n[-999999999-0]",
+            "n[1 - 999999999/2, 7]",
+            "@rack[1-9999999999999999999999]",
+            "a!n[1-999999999]",
+        ],
+    )
+    def test_that_are_beyond_measure_are_refused_before_they_are_made(self, text: str) -> None:
+        with pytest.raises(TargetError, match=r"has more than 1,000,000 hosts"):
+            names(nodes=[text])
+        with pytest.raises(TargetError, match=r"has more than 1,000,000 hosts"):
+            names(nodes=["a"], without=[text])
+
+    def test_with_large_numbers_are_counted_and_not_measured(self) -> None:
+        assert names(nodes=["n[9999998-9999999/1]"]) == ["n9999998", "n9999999"]
+        assert names(nodes=["n[0-9000000/4500000]"]) == ["n0", "n4500000", "n9000000"]
+
     def test_without_a_host_are_refused(self) -> None:
         with pytest.raises(TargetError, match=r"there is no host.*-x"):
             names(nodes=["n[1-3]"], without=["n[1-9]"])

@@ -34,6 +34,8 @@ class Memory:
         self._pause = pause
         self.visits: list[str] = []
         """Whom it was at, in order."""
+        self.sent: list[str] = []
+        """To whom it sent the command, in order."""
         self.times: defaultdict[str, list[float]] = defaultdict(list)
         """When it began with each host."""
         self.now: Counter[str] = Counter()
@@ -55,6 +57,7 @@ class Memory:
             await visit.connected(4373)
             with self._counted("running"):
                 visit.sending()
+                self.sent.append(name)
                 if callable(deed):
                     visit.status = await deed(visit)
                 else:

@@ -60,12 +60,18 @@ class TestHost:
             (None, "a host must be a str or a remctl.fanout.Host: None"),
             (("a", 5), "a host must be a str or a remctl.fanout.Host"),
             (Host(""), "host must not be empty"),
+            ("a\n", "a host's name must not have spaces, line ends or control characters: 'a\\n'"),
+            ("a b:5", "must not have spaces"),
+            (Host("a\x1b[31m"), "control characters: 'a\\x1b[31m'"),
         ],
     )
     def test_that_makes_no_sense_is_an_error(self, named: Any, error: str) -> None:
         with pytest.raises((TypeError, ValueError)) as caught:
             host_of(named)
         assert error in str(caught.value)
+
+    def test_is_a_key_whatever_its_command(self) -> None:
+        assert {Host("a", command=["x"]): 1}[Host("a", command=["x"])] == 1
 
 
 class TestHosts:
@@ -130,6 +136,10 @@ class TestHosts:
             Hosts(hosts, command=None, port=0, principal=None, duplicates=False)
 
 
+async def coroutine(*_: object) -> None:
+    raise AssertionError
+
+
 WRONG: dict[str, list[Any]] = {
     "port": ["x", -1, 65536, 1.5],
     "principal": ["", 5],
@@ -143,13 +153,14 @@ WRONG: dict[str, list[Any]] = {
     "retries": [-1, 1.5, None, False],
     "retry_on": ["refused", 5, ["no-such-state"], ["ok"], ["cancelled"], {"skipped"}],
     "backoff": [-1, "5", True, float("nan"), float("inf"), None],
-    "max_fail": [0, -1, 1.5, "10", "0%", "101%", "x%", "%", "10%%", True],
+    "max_fail": [0, -1, 1.5, "10", "0%", "101%", "nan%", "inf%", "x%", "%", "10%%", True],
     "canary": [0, "1"],
     "batch": [0, "1"],
     "pause": [-1, None],
     "ordered": [1, None],
     "max_output": [-1, 1.5, None],
-    "on_output": [5, "print"],
+    "before_send": [5, print],
+    "on_output": [5, "print", coroutine],
     "duplicates": [1],
     "credentials": ["cache"],
     "ccache": ["", 5],
@@ -193,6 +204,10 @@ class TestOptions:
     @pytest.mark.parametrize(("text", "number"), [("10%", 5), ("1%", 1), ("100%", 50), ("0.1%", 1), ("33.3 %", 17)])
     def test_a_percentage_is_of_the_hosts(self, text: str, number: int) -> None:
         assert options(["a"] * 50, max_fail=text).max_fail == number
+
+    def test_a_percentage_is_not_rounded_by_the_way(self) -> None:
+        assert options(["a"] * 10_000, max_fail="0.07%").max_fail == 7
+        assert options(["a"] * 10_000, max_fail="0.0701%").max_fail == 8
 
     def test_a_percentage_needs_hosts_that_can_be_counted(self) -> None:
         with pytest.raises(ValueError, match="max_fail can be a percentage only of hosts that can be counted"):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,32 @@ class TestResults:
             with pytest.raises(remctl.RemctlError, match="no thread could be started"):
                 next(run(["a"]))
 
+    def test_without_descriptors_the_first_one_is_an_error(self) -> None:
+        code = (
+            "import os, resource, remctl.fanout._blocking\n"
+            "run = remctl.run_many(['localhost'], ['x'])\n"
+            "free = os.open('/', 0)\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (free, free))\n"
+            "try:\n"
+            "    next(run)\n"
+            "except remctl.RemctlError as error:\n"
+            "    print(error, list(run))\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+        assert done.stdout.startswith("no event loop could be made: Too many open files; "), done.stderr
+        assert done.stdout.endswith("ulimit -n []\n")
+
+    def test_of_hosts_that_exit_are_the_end(self) -> None:
+        def hosts() -> Iterator[str]:
+            yield "a"
+            raise SystemExit(7)
+
+        running = run(hosts())
+        with pytest.raises(SystemExit, match="7"):
+            list(running)
+        assert list(running) == []
+        assert run_threads() == 0
+
     def test_without_a_ticket_the_first_one_is_an_error(self) -> None:
         with pytest.raises(remctl.RemctlAuthenticationError):
             next(remctl.run_many(["localhost"], ["x"], ccache="/nowhere"))
@@ -144,6 +171,48 @@ class TestEnd:
         assert run_threads() == 0
         settled(lambda: descriptors() <= before + 1)  # the server's, too
         assert list(running) == []
+
+    def test_ctrl_c_at_any_moment_leaves_nothing(self) -> None:
+        def press(number: int) -> None:
+            memory = Memory(dict.fromkeys(names(2000)[::501], forever))
+            with run(names(2000), memory) as running:
+                signal.setitimer(signal.ITIMER_REAL, 0.0001 + 0.0003 * number)
+                for _ in running:
+                    pass
+
+        old = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        try:
+            for number in range(100):
+                with pytest.raises(KeyboardInterrupt):
+                    press(number)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        finally:
+            signal.signal(signal.SIGALRM, old)
+        settled(lambda: run_threads() == 0)
+
+    @pytest.mark.parametrize("number", range(10))
+    def test_closing_in_another_thread_ends_the_wait_for_a_result(self, number: int) -> None:
+        running = run(names(5), Memory(dict.fromkeys(names(5), forever)))
+        closing = threading.Timer(0.0005 * number, running.close)
+        closing.start()
+        assert list(running) == []
+        closing.join()
+        assert run_threads() == 0
+
+    def test_closing_may_come_from_the_callback(self) -> None:
+        def words(visit: Any) -> Any:
+            visit.output(remctl.Stream.STDOUT, b"words")
+            return forever(visit)
+
+        memory = Memory(dict.fromkeys(names(5), words))
+        running: Run = run(names(5), memory, on_output=lambda *_: running.close())
+        assert list(running) == []
+        settled(lambda: not run_threads() and not memory.now.total())
+
+    def test_leaving_hosts_without_an_end_cuts_the_run(self) -> None:
+        with run((f"h{number}" for number in itertools.count()), Memory({"h9": 1}), max_fail=1, running=1) as running:
+            assert next(result.index for result in running if result.state == "skipped") == 10
+        assert run_threads() == 0
 
     def test_leaving_early_cuts_the_run(self) -> None:
         memory = Memory(dict.fromkeys(names(50), forever))

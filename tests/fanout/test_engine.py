@@ -15,12 +15,15 @@ import pytest
 from aio.running import CancelledAt, asynchronous, until
 
 import remctl
+import remctl.aio
 from fanout.memory import Memory, all_of, refused, run, states, timeless
 from remctl import Stream
 from remctl.fanout import Host, HostState, Timings
 from remctl.fanout._collecting import BACKLOG, BACKLOG_SIZE
 from remctl.fanout._visit import Visit
 from remctl.fanout.aio import Run
+from remctl.security import Credentials
+from remctl.testing import Sandbox
 
 
 def names(number: int) -> list[str]:
@@ -95,6 +98,26 @@ class TestResults:
         memory = Memory({"a": note, "b": note})
         await all_of(run([Host("a", command=["own", 5]), "b"], memory, command=["run's"]))
         assert said == [[b"own", b"5"], [b"run's"]]
+
+    @timeless
+    async def test_keep_no_stack_with_all_that_is_in_it(self) -> None:
+        def fail() -> None:
+            try:
+                raise OSError("the cause")
+            except OSError as error:
+                raise remctl.RemctlConnectionError("lost", sent=True) from error
+
+        async def lose(visit: Visit) -> int:
+            try:
+                fail()
+            except remctl.RemctlError as error:
+                raise error from error.__cause__
+            return 0
+
+        (result,) = await all_of(run(["a"], Memory({"a": lose})))
+        assert result.error is not None
+        assert isinstance(result.error.__cause__, OSError)
+        assert result.error.__traceback__ is result.error.__cause__.__traceback__ is None
 
     @timeless
     async def test_a_fault_of_ours_is_one_hosts_failure(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -239,6 +262,15 @@ class TestRetries:
         assert Counter(memory.visits) == {"a": 2, "b": 3, "c": 1}
 
     @timeless
+    async def test_do_not_hide_that_the_command_may_be_running_since_an_earlier_one(self) -> None:
+        denied = remctl.RemctlCommandError("no", sent=True)
+        memory = Memory({"a": [lost(), refused()], "b": [lost(), 0], "c": [denied, 0], "d": [5, 0]})
+        retry_on = {HostState.LOST, HostState.DENIED, HostState.NONZERO}
+        results = await all_of(run(["a", "b", "c", "d"], memory, ordered=True, retry_on=retry_on))
+        assert states(results) == {"a": "refused", "b": "ok", "c": "ok", "d": "ok"}
+        assert [result.may_be_running for result in results] == [True, True, False, False]
+
+    @timeless
     async def test_wait_longer_each_time_and_hold_no_place(self) -> None:
         memory = Memory({"down": refused()}, pause=0.001)
         results = await all_of(run(["down", *names(500)], memory, running=1, retries=4, backoff=1.0))
@@ -299,10 +331,10 @@ class TestStopRules:
         assert len(results) == 1000
         assert max(begun) < most
         failed = [result for result in results if result.state == "nonzero"]
-        assert most <= len(failed) == len(memory.visits) <= most + 63
+        assert most <= len(failed) == len(memory.sent) <= most + 63
         left = [result for result in results if result.state == "skipped"]
         assert len(left) + len(failed) == 1000
-        assert f"it was not begun with: {most} failed" in str(left[0].error)
+        assert f"the command was not sent: {most} failed" in str(left[0].error)
 
     @timeless
     async def test_a_percentage_is_of_all_hosts(self) -> None:
@@ -356,10 +388,30 @@ class TestStopRules:
             results = [await anext(running)]
             running.stop()
             results += [result async for result in running]
-        begun = len(memory.visits)
-        assert begun < 50
-        assert Counter(result.state for result in results) == {"ok": begun, "skipped": 100 - begun}
-        assert any("stop() was called" in str(result.error) for result in results)
+        sent = len(memory.sent)
+        assert sent < 50
+        assert Counter(result.state for result in results) == {"ok": sent, "skipped": 100 - sent}
+        assert all("stop() was called" in str(result.error) for result in results if result.state == "skipped")
+
+    @timeless
+    async def test_after_a_stop_no_command_is_sent_to_hosts_that_are_connected(self) -> None:
+        memory = Memory(dict.fromkeys(names(64), 1), pause=1.0)
+        results = await all_of(run(names(64), memory, running=4, sockets=64, handshakes=64, max_fail=1))
+        assert memory.most["work"] == 64
+        assert len(memory.sent) == 4
+        assert Counter(str(result.state) for result in results) == {"nonzero": 4, "skipped": 60}
+        assert "the command was not sent: 1 failed" in str(results[-1].error)
+
+    @timeless
+    async def test_a_host_that_was_tried_before_a_stop_keeps_what_it_came_to(self) -> None:
+        memory = Memory({"a": [5, 0], "b": long}, pause=1.0)
+        async with run(["a", "b"], memory, running=2, backoff=1.0, retry_on=["nonzero"]) as running:
+            waiting = asyncio.ensure_future(anext(running))
+            await until(lambda: memory.visits.count("a") == 2)
+            running.stop()
+            result = await waiting
+        assert (result.state, result.status, result.attempts) == ("nonzero", 5, ())
+        assert memory.sent.count("a") == 1
 
     @timeless
     async def test_stop_before_the_beginning_begins_nothing(self) -> None:
@@ -425,6 +477,32 @@ class TestHosts:
             await anext(running)
 
 
+class TestBeginning:
+    @pytest.mark.parametrize("way", ["deadline", "stop", "cancel"])
+    @asynchronous
+    async def test_is_not_waited_for_longer_than_the_run(self, way: str, silent_kdc: object, box: Sandbox) -> None:
+        credentials = Credentials.from_keytab(box.keytab, box.principal)
+        deadline = 0.2 if way == "deadline" else None
+        begun = time.monotonic()
+        async with remctl.aio.run_many(["a", "b"], ["x"], credentials=credentials, deadline=deadline) as running:
+            waiting = asyncio.ensure_future(anext(running))
+            await asyncio.sleep(0.1)
+            assert not waiting.done()
+            if deadline is None:
+                getattr(running, way)()
+            results = [await waiting, *[result async for result in running]]
+        assert time.monotonic() - begun < 1.5
+        assert [(result.state, result.attempts) for result in results] == [("skipped", ())] * 2
+
+    @asynchronous
+    async def test_may_be_left(self, silent_kdc: object, box: Sandbox) -> None:
+        credentials = Credentials.from_keytab(box.keytab, box.principal)
+        async with remctl.aio.run_many(["a"], ["x"], credentials=credentials) as running:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await anext(running)
+
+
 class TestCallback:
     @timeless
     async def test_gets_output_as_it_comes(self) -> None:
@@ -462,7 +540,7 @@ class TestCallback:
         running = run(names(50), memory, running=2, on_output=lambda *_: getattr(runs[0], method)())
         runs.append(running)
         states = Counter(str(result.state) for result in await all_of(running))
-        assert states == {"skipped": 48, "nonzero" if method == "stop" else "cancelled": 2}
+        assert states == ({"nonzero": 1, "skipped": 49} if method == "stop" else {"cancelled": 2, "skipped": 48})
 
 
 class TestCancelling:
@@ -607,8 +685,10 @@ class TestManners:
             await until(lambda: memory.now["running"])
             with pytest.raises(RuntimeError, match="another task waits"):
                 await anext(running)
-            await asyncio.wait([first])
-            assert isinstance(first.exception(), StopAsyncIteration)
+            with pytest.raises(RuntimeError, match="another task waits"):
+                await running.results()
+            running.cancel()
+            assert (await first).state == "cancelled"
 
     def test_a_run_belongs_to_its_loop(self) -> None:
         memory = Memory({"a": long})

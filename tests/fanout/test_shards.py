@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import multiprocessing
 import pickle
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -18,7 +20,7 @@ from serving import Gate, ServerThread
 import remctl
 from fanout.memory import all_of, timeless
 from remctl.fanout import Host, HostResult, HostState
-from remctl.fanout._shards import GRACE, OUT
+from remctl.fanout._shards import GRACE, OUT, End
 from remctl.testing import Sandbox
 
 Serving = Callable[..., ServerThread]
@@ -211,6 +213,34 @@ class TestShards:
         assert results[-1].state == "timeout"
         assert results[-1].may_be_running
 
+    def test_that_begin_after_the_end_of_the_run_send_nothing(self, box: Sandbox) -> None:
+        """Python's own executors are told to leave them; others may come to them late."""
+
+        def visit_late(function: Any, /, *arguments: Any, end: End, name: str) -> list[HostResult]:
+            results: list[HostResult] = function(*arguments, end=end._replace(when=end.when - 60), name=name)
+            return results
+
+        class Late(ThreadPoolExecutor):
+            def submit(self, function: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
+                return super().submit(visit_late, function, *arguments, **named)
+
+        with Late(1) as executor:
+            arguments: dict[str, Any] = {"port": box.port, "principal": box.principal, "deadline": 60.0}
+            run = remctl.run_many(["localhost"], ["example", "hello"], executor=executor, **arguments)
+            (result,) = run
+        assert not result.ok
+        assert not result.may_be_running
+
+    def test_know_the_end_of_the_run_on_this_machine_alone(self) -> None:
+        soon, gone = End.after(5.0), End.after(-5.0)
+        assert soon is not None
+        assert gone is not None
+        assert 4 < soon.left() <= 5
+        assert gone.left() > 0
+        assert End.after(None) is None
+        assert End("another", time.monotonic()).left() == math.inf
+        assert End("", time.monotonic()).left() == math.inf
+
     @timeless
     async def test_that_wait_in_an_executor_of_pythons_are_taken_back_by_stop(self) -> None:
         release = threading.Event()
@@ -246,7 +276,9 @@ class TestFaults:
 
         results = await all_of(remctl.aio.run_many(["a", "b"], ["x"], executor=Manual(fail)))
         assert [(result.state, result.may_be_running) for result in results] == [("lost-after-send", True)] * 2
-        assert "the executor gave nothing back: MemoryError('killed')" in str(results[0].error)
+        assert "the executor gave nothing back: MemoryError('killed') (a); the command may" in str(results[0].error)
+        assert results[1].error is not None
+        assert results[1].error.host == "b"
 
     @timeless
     async def test_of_an_executor_that_cancels_leave_open_what_ran(self) -> None:
