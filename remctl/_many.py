@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Unpack
 
 if TYPE_CHECKING:
+    from remctl import fanout
     from remctl._face import Word
-    from remctl.fanout import Host, Run
+    from remctl.fanout import Host
     from remctl.fanout._options import Arguments
 
 
-def run_many(hosts: Iterable[str | Host], command: Iterable[Word] | None = None, **arguments: Unpack[Arguments]) -> Run:
+def run_many(
+    hosts: Iterable[str | Host], command: Iterable[Word] | None = None, **arguments: Unpack[Arguments]
+) -> fanout.Run:
     """Run a command on many hosts.
 
     Needs the extra `remctl-cffi[fanout]`.

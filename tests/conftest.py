@@ -22,6 +22,12 @@ from remctl.testing import Sandbox
 pytest_plugins = ["pytester"]
 
 
+def pytest_configure() -> None:
+    """Take Ctrl-C, which shells have their background jobs ignore, and programs that are started inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def box(remctl_sandbox: Sandbox) -> Sandbox:
     """Give the session's sandbox with the command `example` on its first server."""

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Unpack
 
 if TYPE_CHECKING:
     from remctl._face import Word
-    from remctl.fanout import Host
+    from remctl.fanout import Host, aio
     from remctl.fanout._options import Arguments
-    from remctl.fanout.aio import Run
 
 
-def run_many(hosts: Iterable[str | Host], command: Iterable[Word] | None = None, **arguments: Unpack[Arguments]) -> Run:
+def run_many(
+    hosts: Iterable[str | Host], command: Iterable[Word] | None = None, **arguments: Unpack[Arguments]
+) -> aio.Run:
     """Run a command on many hosts.
 
     Needs the extra `remctl-cffi[fanout]`.
