@@ -2,11 +2,11 @@
 
     many_hosts_worker.py asyncio|blocking|processes|threads PORT    a command on the hosts that standard input names
     many_hosts_worker.py memory WAY COUNT                           so many hosts, in memory
-    many_hosts_worker.py serve PORT KEYTABS HOST...                 the servers of these hosts
+    many_hosts_worker.py serve PORT KEYTABS                         a server on each host that has a key
 
 Prints JSON: how many hosts have answered, and seconds; or microseconds for each host, and KiB.  `threads` does with
-whatever `remctl` module the interpreter finds; the others are about ours.  `serve` takes the key of a host from a file
-in the folder KEYTABS that has the host's name, prints a line when all listen, and ends with its standard input.
+whatever `remctl` module the interpreter finds; the others are about ours.  `serve` finds a keytab for each host in the
+folder KEYTABS, under the host's name, prints a line when all listen, and ends with its standard input.
 """
 
 from __future__ import annotations
@@ -128,15 +128,14 @@ def memory(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-async def serve(port: int, keytabs: Path, hosts: Sequence[str]) -> None:
+async def serve(port: int, keytabs: Path) -> None:
     from remctl.aio import serve
     from remctl.testing.example import example
 
     async with contextlib.AsyncExitStack() as servers:
-        for host in hosts:
-            await servers.enter_async_context(
-                serve(example, host, port, principal=f"host/{host}", keytab=keytabs / host)
-            )
+        for keytab in keytabs.iterdir():
+            host = keytab.name
+            await servers.enter_async_context(serve(example, host, port, principal=f"host/{host}", keytab=keytab))
         print("ready", flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
@@ -145,8 +144,8 @@ def main() -> None:
     """Run the command line."""
     work, *arguments = sys.argv[1:]
     if work == "serve":
-        port, keytabs, *hosts = arguments
-        asyncio.run(serve(int(port), Path(keytabs), hosts))
+        port, keytabs = arguments
+        asyncio.run(serve(int(port), Path(keytabs)))
         return
     if work == "memory":
         way, count = arguments

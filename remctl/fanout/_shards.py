@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import dataclasses
 import math
 import time
@@ -228,7 +227,8 @@ class Shards:
         error.hint = RUNNING if may_be_running else error.hint
         for target in targets:
             name, port = target.host.name, target.port or None
-            its = copy.copy(error)
+            its = type(error).__new__(type(error), *error.args)  # copy() gives the same one where Dask is loaded
+            vars(its).update(vars(error))
             its.host, its.port, its.principal = name, port, target.principal
             its.__cause__ = error.__cause__
             self._put(HostResult(name, state, error=its, port=port, index=target.index, may_be_running=may_be_running))
