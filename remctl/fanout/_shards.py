@@ -227,7 +227,7 @@ class Shards:
         error.hint = RUNNING if may_be_running else error.hint
         for target in targets:
             name, port = target.host.name, target.port or None
-            its = type(error).__new__(type(error), *error.args)  # copy() gives the same one where Dask is loaded
+            its = type(error).__new__(type(error), *error.args)  # where Dask is loaded, copy() shares attributes
             vars(its).update(vars(error))
             its.host, its.port, its.principal = name, port, target.principal
             its.__cause__ = error.__cause__
