@@ -133,8 +133,8 @@ class Admission:
         return self.working > 0
 
     def was_short(self, visit: Visit) -> bool:
-        """Whether this machine had too little for a host while a visit to another one went on."""
-        return visit.begun <= self._short
+        """Whether this machine had too little for a host while a visit to another one went on, or has still."""
+        return visit.begun <= self._short or self.sockets.lowered
 
     def scarce(self) -> bool:
         """Whether there are so few descriptors left that there may have been too few a moment ago."""
