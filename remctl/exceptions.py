@@ -145,7 +145,8 @@ class RemctlAuthenticationError(RemctlProtocolError):
     """GSS-API refused, on this side or on the server's."""
 
     code: int | None = None
-    """libkrb5's number for the failure (-1765328352 for a ticket that has ended...), where there is one."""
+    """libkrb5's number for the failure (-1765328352 for a ticket that has ended...), where there is one: libremctl, and
+    so the blocking session, gives none."""
 
     def __init__(self, reason: str = "", *, code: int | None = None, **evidence: Unpack[Evidence]) -> None:
         super().__init__(reason, **evidence)

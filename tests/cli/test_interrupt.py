@@ -133,7 +133,7 @@ class TestQuestion:
 
 
 def test_while_a_silent_kdc_is_asked_for_tickets_it_ends_too(site: Site, silent_kdc: socket.socket) -> None:
-    alice = site.box.add_principal("alice")
+    alice = site.box.add_principal("alice-of-interrupts")
     keytab = {"KRB5_CLIENT_KTNAME": str(alice.keytab), "KRB5CCNAME": "MEMORY:none"}
     silent_kdc.settimeout(20)
     with site.started("-w", HOSTS, "--json", "say", "x", env=keytab) as started:

@@ -65,6 +65,7 @@ class TestResults:
             assert run.progress.done == 100
         assert {(result.state, result.stdout) for result in results} == {(HostState.OK, b"x\n")}
         assert sorted(result.index for result in results) == list(range(100))
+        server.until(lambda inner: inner.connections == 0)  # whose descriptors are in this process, too
         assert descriptors() <= before + 1
         assert run_threads() == 0
 
