@@ -10,7 +10,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -261,3 +261,19 @@ class ScriptedServer(Listener):
 def framed(flags: int, payload: bytes) -> bytes:
     """Return a token as it travels."""
     return struct.pack(">BI", flags, len(payload)) + payload
+
+
+@contextlib.contextmanager
+def downgrading(port: int) -> Iterator[Relay]:
+    """Give a relay that makes a server one of protocol 1: it takes the later protocol's flag off both sides."""
+
+    def strip(data: bytes) -> bytes:
+        return bytes([data[0] & ~0x40]) + data[1:] if data[0] in (0x51, 0x42) else data
+
+    def up(data: bytes) -> bytes:
+        first = strip(data)
+        return first[:5] + strip(first[5:]) if first[0] == 0x11 and len(first) > 5 else first
+
+    with Relay(port) as relay:
+        relay.up, relay.down = up, strip
+        yield relay

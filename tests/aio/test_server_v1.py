@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from doubles import Relay
+from doubles import Relay, downgrading
 from rawclient import RawClient, encode_words
 from serving import PATIENCE, Gate, ServerThread
 
@@ -168,16 +168,7 @@ class TestRawClient:
 @pytest.fixture
 def downgraded(server: ServerThread) -> Iterator[int]:
     """Give the port of a relay that takes the later protocol's flag off both sides."""
-
-    def strip(data: bytes) -> bytes:
-        return bytes([data[0] & ~0x40]) + data[1:] if data[0] in (0x51, 0x42) else data
-
-    def up(data: bytes) -> bytes:
-        first = strip(data)
-        return first[:5] + strip(first[5:]) if first[0] == 0x11 and len(first) > 5 else first
-
-    with Relay(server.port) as relay:
-        relay.up, relay.down = up, strip
+    with downgrading(server.port) as relay:
         yield relay.port
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from doubles import Peer, Relay, ScriptedServer, SilentServer
+from doubles import Peer, Relay, ScriptedServer, SilentServer, downgrading
 
 import remctl
 from cli.programs import PATIENCE, PYREMCTL, Ended, pyremctl, run
@@ -312,16 +312,7 @@ def test_v_says_what_happens_and_shows_no_arguments(server: Server, option: str)
 @pytest.fixture
 def old_server(server: Server) -> Iterator[Relay]:
     """Give a server of protocol 1: the real one behind a relay that takes the later protocol's flag off both sides."""
-
-    def strip(data: bytes) -> bytes:
-        return bytes([data[0] & ~0x40]) + data[1:] if data[0] in (0x51, 0x42) else data
-
-    def up(data: bytes) -> bytes:
-        first = strip(data)
-        return first[:5] + strip(first[5:]) if first[0] == 0x11 and len(first) > 5 else first
-
-    with Relay(server.port) as relay:
-        relay.up, relay.down = up, strip
+    with downgrading(server.port) as relay:
         yield relay
 
 
